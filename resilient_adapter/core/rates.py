@@ -1,0 +1,39 @@
+"""Rates: how many requests in how many seconds, read from text such as ``"1200/min"``."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "second"), 1.0),
+    **dict.fromkeys(("min", "minute"), 60.0),
+    **dict.fromkeys(("h", "hour"), 3600.0),
+    **dict.fromkeys(("d", "day"), 86400.0),
+}
+_RATE = re.compile(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([a-z]+)\s*", re.IGNORECASE)
+
+
+class Rate(NamedTuple):
+    """At most ``limit`` requests in any ``period`` seconds."""
+
+    limit: int
+    period: float
+
+
+def parse_rate(text: str) -> Rate:
+    """Return the rate that a text such as ``"10/s"``, ``"1200/min"`` or ``"100/10s"`` stands for.
+
+    Units: s, sec, second; min, minute; h, hour; d, day.
+
+    Raises:
+        ValueError: the text is no rate, or one that lets nothing through.
+    """
+    match = _RATE.fullmatch(text)
+    unit = _UNITS.get(match[3].lower()) if match is not None else None
+    if match is None or unit is None:
+        raise ValueError('a rate is a number of requests per time: "10/s", "1200/min", "100/10s", "5000/h", "9/day"')
+    limit, period = int(match[1]), float(match[2] or 1) * unit
+    if limit < 1 or period <= 0:
+        raise ValueError('a rate lets at least one request through in a time above 0, as "1/10s" does')
+    return Rate(limit, period)

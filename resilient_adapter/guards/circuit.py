@@ -1,0 +1,301 @@
+"""The circuit breaker: an origin that keeps failing is left alone, then asked again by one request at a time.
+
+pybreaker is the state machine (closed, open, half-open; Nygard, *Release It!*, chapter "Stability Patterns").
+What it leaves open is done here: no lock while a request is on the wire, exactly one probe on a lease, outcomes
+from before a trip dropped, a failure rate beside its consecutive failures, waits that grow, and our own clock.
+"""
+
+from __future__ import annotations
+
+import random as _random
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core.model import Health
+from .window import TICK, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pybreaker import CircuitBreaker, CircuitMemoryStorage
+
+    from ..clock import Clock
+    from ..settings.schema import CircuitSettings
+
+CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
+
+_FROM_PYBREAKER = {"closed": CLOSED, "open": OPEN, "half-open": HALF_OPEN}
+
+_BUCKETS = 30  # a second each with the default window
+
+# How soon to ask again while somebody else's probe is on its way: its answer may come at any moment.
+_PROBE_POLL = 0.1
+
+_JITTER = 0.1  # share of the wait that may come on top, so that a fleet's probes do not align
+
+
+class Transition(NamedTuple):
+    """A change of state: ``closed``, ``open`` or ``half_open``; where it opened, seconds until the first probe."""
+
+    old: str
+    new: str
+    retry_after: float | None = None
+
+
+class Refusal(NamedTuple):
+    """A request may not go now.
+
+    Attributes:
+        retry_after: seconds after which it is worth asking again.
+    """
+
+    retry_after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A request may go. Hand it back with its outcome.
+
+    A ticket is recognised by identity: one for each time the circuit is closed, one for each probe. An outcome
+    under any other is from before a trip, or from a probe that has been given up.
+
+    Attributes:
+        probe: whether this request decides if the circuit closes.
+        transition: the change of state that this admission made, for whoever reports it.
+    """
+
+    probe: bool = False
+    transition: Transition | None = None
+
+
+# For a request that goes although the circuit would refuse it. It never is the current ticket, so says nothing.
+_BYPASS = Ticket()
+
+
+class _FailedError(Exception):
+    """Tells pybreaker of a failure. Never leaves this module."""
+
+
+class Circuit:
+    """One circuit. Thread-safe; no lock is held beyond its own bookkeeping, and none while closed and healthy.
+
+    Arguments:
+        name: what it guards, for events.
+        settings: the settings group ``circuit``.
+        clock: tells when an open circuit may be probed.
+        random: for the jitter, in [0, 1).
+    """
+
+    def __init__(
+        self, name: str, settings: CircuitSettings, clock: Clock, random: Callable[[], float] = _random.random
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._now = clock.monotonic
+        self._random = random
+        self._lock = threading.Lock()
+        self._breaker: CircuitBreaker | None = None
+        self._storage: CircuitMemoryStorage | None = None
+        self._closed: Ticket | None = Ticket()  # None: anything but plainly closed, look under the lock
+        self._streak = False  # whether pybreaker counts failures that a success would end
+        self._successes = Window(settings.window, clock, _BUCKETS)
+        self._failures = Window(settings.window, clock, _BUCKETS)
+        self._probe: Ticket | None = None
+        self._lease_end = 0.0
+        self._open_until = 0.0
+        self._reset_timeout = settings.reset_timeout
+
+    @property
+    def state(self) -> str:
+        """``closed``, ``open`` (also when a probe is due) or ``half_open``."""
+        breaker = self._breaker
+        # Not its .state: that has side effects.
+        return CLOSED if breaker is None else _FROM_PYBREAKER[breaker.current_state]
+
+    def refusal(self) -> Refusal | None:
+        """Return the refusal that a request would meet now, or None if it would be let through. Changes nothing."""
+        if self._closed is not None:
+            return None
+        with self._lock:
+            return self._refusal()
+
+    def admit(self, lease: float) -> Ticket | Refusal:
+        """Ask for one request to go.
+
+        Arguments:
+            lease: seconds after which a probe that has not come back is given up, and another may go.
+        """
+        ticket = self._closed
+        return self._admit(lease) if ticket is None else ticket
+
+    def pass_exempt(self, lease: float) -> Ticket:
+        """Return a ticket for a request that goes in any case because it reduces risk.
+
+        It is an ordinary call while the circuit is closed, and the probe where one is due: it goes anyhow, so its
+        outcome may serve. Where the circuit would refuse, it goes beside it and its outcome says nothing: it
+        can neither bring the next probe forward nor put it off.
+
+        Arguments:
+            lease: as for :meth:`admit`.
+        """
+        admitted = self.admit(lease)
+        return _BYPASS if isinstance(admitted, Refusal) else admitted
+
+    def record(self, ticket: Ticket, health: Health, *, retry_after: float | None = None) -> Transition | None:
+        """Tell how an admitted request went.
+
+        Arguments:
+            ticket: what :meth:`admit` gave.
+            health: FAILURE counts, SUCCESS ends a row of failures or closes, NEUTRAL says nothing.
+            retry_after: seconds that a failing server asked for; where this outcome opens the circuit, no probe
+                goes sooner, ``reset_max`` or not.
+
+        Returns:
+            the change of state that this made, if it made one.
+        """
+        if health is Health.SUCCESS:
+            if ticket is self._closed and not self._streak:
+                self._successes.add()
+                return None
+        elif health is Health.NEUTRAL:
+            self.release(ticket)
+            return None
+        # Imported before the lock is taken: the first time, that reads files.
+        breaker = self._breaker or self._load()
+        with self._lock:
+            if ticket is self._closed:
+                return self._record_closed(breaker, ticket, health, retry_after)
+            if ticket is self._probe:
+                return self._record_probe(breaker, health, retry_after)
+            return None
+
+    def release(self, ticket: Ticket) -> None:
+        """Give a ticket back without a verdict. Where it was the probe's, the next request probes."""
+        if ticket.probe:
+            with self._lock:
+                if ticket is self._probe:
+                    self._probe = None
+
+    def reset_after_fork(self) -> None:
+        """Make the circuit usable in a child process: fresh locks, and the parent's probe is none of ours."""
+        self._lock = threading.Lock()
+        self._successes.reset_after_fork()
+        self._failures.reset_after_fork()
+        self._probe = None
+        if self._storage is not None:
+            # A breaker's own lock may have been held too, and cannot be replaced: another one on the same storage.
+            self._breaker = self._on_storage(self._storage)
+
+    def _refusal(self) -> Refusal | None:
+        if self.state == OPEN:
+            left = self._open_until - self._now()
+        elif self._probe is not None:
+            left = min(self._lease_end - self._now(), _PROBE_POLL)
+        else:
+            return None
+        return Refusal(left) if left > TICK else None
+
+    def _admit(self, lease: float) -> Ticket | Refusal:
+        with self._lock:
+            breaker = self._breaker
+            if breaker is None or breaker.current_state == "closed":
+                # It closed while we waited for the lock, or an interrupt cut off the recording that emptied _closed.
+                self._closed = self._closed or Ticket()
+                return self._closed
+            refusal = self._refusal()
+            if refusal is not None:
+                return refusal
+            transition = None
+            if self.state == OPEN:
+                breaker.half_open()
+                transition = Transition(OPEN, HALF_OPEN)
+            self._lease_end = self._now() + lease
+            self._probe = Ticket(probe=True, transition=transition)
+            return self._probe
+
+    def _record_closed(
+        self, breaker: CircuitBreaker, ticket: Ticket, health: Health, retry_after: float | None
+    ) -> Transition | None:
+        # Emptied first, and put back if the circuit stays closed: whatever interrupts in between, nobody
+        # passes unlooked-at through a circuit that has opened.
+        self._closed = None
+        _tell(breaker, health)
+        if health is Health.SUCCESS:
+            self._successes.add()
+        else:
+            self._failures.add()
+            if self.state == CLOSED and self._too_many_failed():
+                breaker.open()
+            if self.state == OPEN:
+                return self._opened(CLOSED, retry_after)
+        self._streak = health is Health.FAILURE
+        self._closed = ticket
+        return None
+
+    def _record_probe(self, breaker: CircuitBreaker, health: Health, retry_after: float | None) -> Transition | None:
+        self._probe = None
+        _tell(breaker, health)
+        if health is Health.FAILURE:
+            settings = self._settings
+            # By steps, not by a power: that overflows after half a day of failed probes.
+            grown = min(self._reset_timeout * settings.reset_factor, settings.reset_max)
+            self._reset_timeout = max(grown, settings.reset_timeout)
+            return self._opened(HALF_OPEN, retry_after)
+        if self.state == HALF_OPEN:  # success_threshold asks for more
+            return None
+        self._reset_timeout = self._settings.reset_timeout
+        self._streak = False
+        self._successes.clear()
+        self._failures.clear()
+        self._closed = Ticket()
+        return Transition(HALF_OPEN, CLOSED)
+
+    def _too_many_failed(self) -> bool:
+        failures = self._failures.total()
+        calls = failures + self._successes.total()
+        return calls >= self._settings.min_calls and failures >= self._settings.failure_rate * calls
+
+    def _opened(self, old: str, retry_after: float | None) -> Transition:
+        # The jitter goes on top of a Retry-After too: a whole fleet may have been told the same.
+        wait = max(self._reset_timeout, retry_after or 0.0) * (1 + _JITTER * self._random())
+        self._open_until = self._now() + wait
+        return Transition(old, OPEN, wait)
+
+    def _load(self) -> CircuitBreaker:
+        # Not before something fails: the import costs 23 ms, and 127 where redis is installed.
+        import pybreaker
+
+        with self._lock:
+            if self._breaker is None:
+                self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+                self._breaker = self._on_storage(self._storage)
+            return self._breaker
+
+    def _on_storage(self, storage: CircuitMemoryStorage) -> CircuitBreaker:
+        import pybreaker
+
+        return pybreaker.CircuitBreaker(
+            fail_max=self._settings.fail_max,
+            success_threshold=self._settings.success_threshold,
+            state_storage=storage,
+            throw_new_error_on_trip=False,
+        )
+
+
+def _tell(breaker: CircuitBreaker, health: Health) -> None:
+    # Through the state object, not breaker.call(): what is told has happened already, and our lock is held.
+    if health is Health.SUCCESS:
+        breaker.state.call(_succeeded)
+        return
+    with suppress(_FailedError):
+        breaker.state.call(_failed)
+
+
+def _succeeded() -> None:
+    return None
+
+
+def _failed() -> None:
+    raise _FailedError

@@ -1,0 +1,88 @@
+"""How fast requests may go: sliding windows that the user gives, and a rate that throttles teach.
+
+Neither locks nor reads a clock: :class:`~resilient_adapter.guards.rate_limit.RateLimit` does both for them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.rates import Rate
+
+_MAX_STAMPS = 1024
+
+# The server counts arrivals, not sends, and one request may be a little longer on its way than the next. A period
+# is taken to be longer by this share, and by no more than so many seconds: the jitter of a network does not grow
+# with the period.
+_MARGIN = 0.01
+_MAX_MARGIN = 0.05
+
+
+class SlidingWindow:
+    """At most ``rate.limit`` slots in any ``rate.period`` seconds, wherever one lays them.
+
+    Kept are the times at which slots were taken. Of a limit beyond 1024, neighbours share one time, their latest:
+    a limit of a million takes no more memory, and gives away less than 0.2 % of itself.
+    """
+
+    __slots__ = ("_filled", "_per_stamp", "_period", "_stamps", "_stamps_max")
+
+    def __init__(self, rate: Rate) -> None:
+        self._period = rate.period + min(rate.period * _MARGIN, _MAX_MARGIN)
+        self._per_stamp = -(-rate.limit // _MAX_STAMPS)
+        self._stamps_max = rate.limit // self._per_stamp
+        self._stamps: deque[float] = deque(maxlen=self._stamps_max)
+        self._filled = self._per_stamp  # slots taken under the newest stamp
+
+    def free_at(self, n: int, start: float) -> float:
+        """Return when the n-th next slot (from 0) is free, if from ``start`` on each is taken as soon as it is."""
+        beyond = n - (self._per_stamp - self._filled)
+        if beyond < 0:
+            return start
+        rounds, place = divmod(beyond // self._per_stamp, self._stamps_max)
+        place -= self._stamps_max - len(self._stamps)
+        free = start if place < 0 else max(start, self._stamps[place] + self._period)
+        return free + rounds * self._period
+
+    def take(self, now: float) -> None:
+        """Take the next slot. The caller has made sure that it is free."""
+        if self._filled < self._per_stamp:
+            self._stamps[-1] = now
+            self._filled += 1
+        else:
+            self._stamps.append(now)  # drops the oldest, which is a period old
+            self._filled = 1
+
+    def give_back(self) -> None:
+        """Undo the latest :meth:`take`."""
+        self._filled -= 1
+        if not self._filled:
+            self._stamps.pop()
+            self._filled = self._per_stamp
+
+
+class Cubic:
+    """A send rate that was cut by a throttle and grows back.
+
+    The idea of the AWS SDKs' "adaptive" retry mode (AWS SDKs and Tools Reference Guide, "Retry behavior"): cut to
+    ``BETA`` of what was sent, then along RFC 9438's cubic curve back to it, resting there, and beyond it ever faster.
+
+    Arguments:
+        reached: requests per second that were sent when the throttle came.
+    """
+
+    __slots__ = ("_plateau_at", "reached")
+
+    BETA = 0.7  # RFC 9438, section 4.6
+    C = 0.4  # RFC 9438, section 5.1
+    LEAST = 0.5  # requests per second: below that, probing back up would take minutes
+
+    def __init__(self, reached: float) -> None:
+        self.reached = max(reached, self.LEAST / self.BETA)
+        self._plateau_at = (self.reached * (1 - self.BETA) / self.C) ** (1 / 3)
+
+    def rate(self, elapsed: float) -> float:
+        """Return requests per second, so many seconds after sending began again."""
+        return float(self.C * (max(elapsed, 0.0) - self._plateau_at) ** 3 + self.reached)

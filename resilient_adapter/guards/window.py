@@ -1,0 +1,88 @@
+"""Counting what happened lately, in fixed memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+
+# A float clock cannot always step by less: a wait shorter than this counts as over, or a caller that sleeps
+# exactly what it was told could ask again for ever.
+TICK = 1e-6
+
+
+class Window:
+    """How many events there were in the last ``span`` seconds.
+
+    A bucket begins with the first event after the one before it has ended, so an event is counted for
+    ``span`` seconds, or up to one bucket's width (``span / buckets``) less. At most ``buckets + 1`` pairs of
+    numbers are kept, and none before something happens.
+
+    Arguments:
+        span: seconds that are looked back.
+        clock: tells the time.
+        buckets: into how many pieces the span is cut.
+    """
+
+    __slots__ = ("_count", "_end", "_lock", "_now", "_past", "_span", "_width")
+
+    def __init__(self, span: float, clock: Clock, buckets: int) -> None:
+        self._span = span
+        self._width = span / buckets
+        self._now = clock.monotonic
+        self._count = 0
+        self._end = float("-inf")  # of the bucket being filled
+        self._past: list[tuple[float, int]] = []  # the buckets before it: begin, count
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one event, now.
+
+        The increment takes no lock: under CPython's GIL no thread switch falls inside it, and where one did, a
+        count in thousands would be lost, or one bucket counted twice until it leaves the window. Shares and rates
+        do not notice.
+        """
+        if self._now() >= self._end:
+            self._turn()
+        self._count += 1
+
+    def total(self) -> int:
+        """Return the number of events in the window."""
+        with self._lock:
+            return sum(count for _, count in self._alive(self._now()))
+
+    def rate(self) -> float:
+        """Return events per second since the first one in the window; at least one bucket's width is looked at."""
+        with self._lock:
+            now = self._now()
+            alive = self._alive(now)
+            if not alive:
+                return 0.0
+            return sum(count for _, count in alive) / max(now - alive[0][0], self._width)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._past = []
+            self._count = 0
+            self._end = float("-inf")
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock: a thread that does not exist in this process may have held it."""
+        self._lock = threading.Lock()
+
+    def _turn(self) -> None:
+        with self._lock:
+            now = self._now()
+            if now < self._end:  # another thread was quicker
+                return
+            self._past = self._alive(now)
+            self._count = 0
+            self._end = now + self._width
+
+    def _alive(self, now: float) -> list[tuple[float, int]]:
+        horizon = now - self._span
+        buckets = [*self._past, (self._end - self._width, self._count)]
+        return [bucket for bucket in buckets if bucket[0] > horizon + TICK and bucket[1]]

@@ -1,0 +1,305 @@
+"""What one call puts on the wire: the caller's request, and a copy of it with what only the wire may see."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+import requests
+from requests import PreparedRequest, Response
+from requests.structures import CaseInsensitiveDict
+from requests.utils import rewind_body
+from urllib3.util import Timeout
+
+from . import transport
+from .clock import Clock
+from .repairs.server_clock import parse_server_time
+from .repairs.signing import caller_signature
+from .repairs.token import Refreshed
+from .runtime import Origin
+from .telemetry.events import EventName
+
+_INF = math.inf
+
+
+class Sender(Protocol):
+    """The adapter, as far as a call needs it: it puts one request on the wire, as ``HTTPAdapter.send`` would."""
+
+    def transmit(self, request: PreparedRequest, **options: Any) -> Response:
+        """Send once."""
+        ...
+
+
+class Outgoing:
+    """A call's request on its way out: prepared afresh for every send, and repaired between them.
+
+    The caller's own request is never changed. What is added for the wire (token, key, signature) is on a copy, and
+    taken out of responses and exceptions again.
+
+    Attributes:
+        base: what sends are made from: the caller's own request, or what a recovery of the user's made of it.
+        news: what was done to prepare or repair, for the loop to tell of: names of events and details.
+        stretch: what timeouts are multiplied by.
+    """
+
+    __slots__ = (
+        "_carried",
+        "_clock",
+        "_generation",
+        "_options",
+        "_origin",
+        "_request",
+        "_sends",
+        "_sent",
+        "_signs",
+        "_timeout",
+        "_variant",
+        "base",
+        "news",
+        "stretch",
+    )
+
+    def __init__(
+        self, request: PreparedRequest, origin: Origin, clock: Clock, timeout: Any, options: Mapping[str, Any]
+    ) -> None:
+        self._request = self._sent = self.base = request
+        self._origin = origin
+        self._clock = clock
+        self._timeout = timeout
+        self._options = options
+        self._sends = 0
+        self._carried: str | None = None  # the token that the latest send carried
+        self._signs: bool | None = None
+        self._variant: Any = None  # the recipe by which the caller signed, where our signer reproduces it
+        self._generation = 0
+        self.stretch = 1.0
+        self.news: list[tuple[EventName, str]] = []
+
+    # --- before every send
+
+    def prepare(self, sender: Sender, deadline: float) -> PreparedRequest:
+        """Return what is sent next.
+
+        Args:
+            sender: what the server's time is asked through, where that is due.
+            deadline: monotonic instant until which a token is waited for.
+        """
+        origin, request = self._origin, self.base
+        if self._sends and request._body_position is not None:  # type: ignore[attr-defined]
+            rewind_body(request)
+        self._sends += 1
+        if not origin.shadow:
+            if origin.token is not None:
+                request = self._stamped(request, deadline)
+            if origin.signer is not None and self.signs():
+                request = self._signed(request, sender, deadline)
+        self._sent = request
+        return request
+
+    def _stamped(self, request: PreparedRequest, deadline: float) -> PreparedRequest:
+        keeper = self._origin.token
+        assert keeper is not None  # prepare() looked
+        if keeper.due():
+            self._tell_refresh(keeper.prepare(deadline))
+        request = with_own_headers(request)
+        self._carried = keeper.stamp(request)
+        return request
+
+    def _signed(self, request: PreparedRequest, sender: Sender, deadline: float) -> PreparedRequest:
+        signer, server_clock = self._origin.signer, self._origin.server_clock
+        if server_clock is not None:
+            if server_clock.due(self._clock.monotonic()):
+                self.resync(sender, deadline)
+            self._generation = server_clock.generation
+        # At the last moment, after every wait: a signature ages.
+        request = request.copy()
+        if self._variant is None:
+            signer(request)
+        else:
+            signer.resign(request, self._variant)
+        return request
+
+    def signs(self) -> bool:
+        """Return whether our signer signs this request; settled once a call.
+
+        What its caller signed is signed afresh only where the signer reproduces that signature: never a guess.
+        """
+        if self._signs is None:
+            signer = self._origin.signer
+            self._signs = signer is not None and (
+                not hasattr(signer, "covers") or signer.covers(self._origin.name, urlsplit(self.base.url or "").path)
+            )
+            if self._signs and hasattr(signer, "reproduces") and caller_signature(self.base) is not None:
+                self._variant = signer.reproduces(self.base)
+                self._signs = self._variant is not None
+        return self._signs
+
+    def signature_left(self) -> float:
+        """Return for how many seconds a signature that only its caller can renew stays good; infinity without one."""
+        if self.signs():
+            return _INF
+        signed = caller_signature(self.base)
+        if signed is None:
+            return _INF
+        server_clock = self._origin.server_clock
+        now = self._clock.time() if server_clock is None else server_clock.now_ms() / 1000
+        return signed.expires_at - now
+
+    def timeout(self, left: float, *, own: bool) -> Any:
+        """Return the timeout of the next send: the caller's, else the settings', within what is left.
+
+        Args:
+            left: seconds until the deadline; infinity without one.
+            own: it is for our own HTTPAdapter, which takes urllib3's Timeout.
+        """
+        if self._origin.shadow:
+            return self._timeout
+        timeout = self._origin.timeout if self._timeout is None else self._timeout
+        connect, read = timeout_parts(timeout)
+        if self.stretch != 1.0:
+            connect = None if connect is None else connect * self.stretch
+            read = None if read is None else read * self.stretch
+            timeout = (connect, read)
+        if left == _INF or (_INF if connect is None else connect) + (_INF if read is None else read) < left:
+            return timeout  # it cannot overrun the deadline
+        if own:
+            return Timeout(connect=connect, read=read, total=left)
+        return (left if connect is None else min(connect, left), left if read is None else min(read, left))
+
+    # --- after every send
+
+    def conceal(self, response: Response | None, error: Exception | None) -> None:
+        """Put the caller's own request back in place of the one that was sent, which holds secrets."""
+        sent, request = self._sent, self._request
+        if sent is request:
+            return
+        signed = sent.url != self.base.url
+        if response is not None:
+            response.request = request
+            if signed and response.url == sent.url:
+                response.url = self.base.url or ""
+        if error is not None:
+            if isinstance(error, requests.RequestException) and error.request is sent:
+                error.request = request
+            if signed:
+                transport.conceal_url(error, sent.path_url, self.base.path_url)
+
+    # --- repairs
+
+    def refresh(self, deadline: float) -> bool:
+        """Get a token newer than the one that was refused. Returns whether there is one."""
+        keeper = self._origin.token
+        assert keeper is not None  # asked for only where there is a token
+        how = keeper.refresh(self._carried, deadline)
+        self._tell_refresh(how)
+        return how in (Refreshed.BY_US, Refreshed.BY_ANOTHER)
+
+    def _tell_refresh(self, how: Refreshed | None) -> None:
+        if how is Refreshed.BY_US:
+            self.news.append((EventName.REFRESH, "a new token"))
+        elif how is Refreshed.FAILED:
+            keeper = self._origin.token
+            assert keeper is not None
+            self.news.append((EventName.REFRESH_FAILED, type(keeper.last_error).__name__))
+
+    def resync(self, sender: Sender, deadline: float) -> bool:
+        """Read the server's time. Returns whether a signature made now is worth sending."""
+        server_clock = self._origin.server_clock
+        if server_clock is None:
+            return True  # a signer with a clock of its own: all that can be done is to let it sign afresh
+        left = deadline - self._clock.monotonic()
+        known = server_clock.generation
+        synced = server_clock.sync(
+            lambda: self._server_time(sender, deadline),
+            generation=self._generation,
+            timeout=None if left == _INF else max(left, 0.0),
+        )
+        if not synced:
+            self.news.append((EventName.RESYNC_FAILED, "the server's time could not be read"))
+        elif server_clock.generation != known:
+            self.news.append(
+                (EventName.RESYNC, f"the server is {server_clock.offset or 0.0:+.3f} s off the local clock")
+            )
+        return synced
+
+    def _server_time(self, sender: Sender, deadline: float) -> int:
+        origin = self._origin
+        signing = origin.settings.signing
+        url = getattr(origin.signer, "time_url", None) or origin.name + signing.time_path
+        request = requests.Request("GET", url).prepare()
+        response = sender.transmit(request, stream=False, timeout=origin.timeout, **self._options)
+        return parse_server_time(
+            transport.read_body(response, clock=self._clock, deadline=deadline), signing.time_field
+        )
+
+    def recover(self, recovery: Callable[[PreparedRequest, Response], bool], response: Response) -> bool:
+        """Let the user's own recovery change a copy, which is sent next where it says so."""
+        copy = self.base.copy()
+        try:
+            repaired = bool(recovery(copy, response))
+        except Exception as error:
+            self.news.append((EventName.RECOVER_FAILED, f"the recovery raised {type(error).__name__}"))
+            return False
+        if repaired:
+            self.base = copy
+            self._signs = None
+            self.news.append((EventName.RECOVER, "the user's own"))
+        return repaired
+
+
+# --- what is asked of a request -------------------------------------------------------------------------------------
+
+
+def timeout_parts(timeout: Any) -> tuple[float | None, float | None]:
+    """Return connect and read timeout, in seconds, of whatever requests takes for a timeout."""
+    if isinstance(timeout, tuple) and len(timeout) == 2:
+        return timeout
+    if isinstance(timeout, Timeout):
+        return _seconds(timeout._connect), _seconds(timeout._read)
+    if timeout is None or isinstance(timeout, (int, float)):
+        return timeout, timeout
+    return None, None  # requests itself says what is wrong with it
+
+
+def _seconds(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) else None
+
+
+def is_replayable(request: PreparedRequest) -> bool:
+    """Return whether the body can be sent twice: bytes, text, none, or a file whose position is known."""
+    body = request.body
+    if body is None or isinstance(body, (bytes, str, bytearray, memoryview)):
+        return True
+    return isinstance(request._body_position, int) and hasattr(body, "seek")  # type: ignore[attr-defined]
+
+
+def with_own_headers(request: PreparedRequest) -> PreparedRequest:
+    """Return a copy whose headers may be changed; the rest is shared. A full copy costs several times as much."""
+    copy = PreparedRequest.__new__(PreparedRequest)
+    copy.__dict__.update(request.__dict__)
+    headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict()
+    headers.update(request.headers)
+    copy.headers = headers
+    return copy
+
+
+def parameters(request: PreparedRequest, names: frozenset[str]) -> list[str]:
+    """Return the values that a request gives to the named parameters, in its query, form or JSON body."""
+    pairs: list[tuple[str, object]] = list(parse_qsl(urlsplit(request.url or "").query, keep_blank_values=True))
+    body = request.body
+    if isinstance(body, (str, bytes)) and body:
+        media = str(request.headers.get("Content-Type", "")).lower()
+        try:
+            if "json" in media:
+                document = json.loads(body)
+                if isinstance(document, dict):
+                    pairs.extend(document.items())
+            elif "form-urlencoded" in media:
+                text = body if isinstance(body, str) else body.decode()
+                pairs.extend(parse_qsl(text, keep_blank_values=True))
+        except (ValueError, RecursionError):
+            pass  # not for us to judge: it has no parameters that we could read
+    return [str(value) for name, value in pairs if name in names and value is not None]

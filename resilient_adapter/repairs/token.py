@@ -1,0 +1,253 @@
+"""Tokens: held for all threads, refreshed by one of them, set on requests to their origins."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from requests import PreparedRequest
+
+from ..clock import Clock
+from ..core.backoff import backoff
+
+#: How many tokens that were refused are remembered, to tell a request that merely carries an older one.
+_STALE_KEPT = 16
+#: How long a thread waits for another thread's refresh between looks at its own deadline.
+_LOOK = 0.5
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token and its end.
+
+    Args:
+        value: what is sent, without the scheme.
+        expires_at: seconds since the epoch; read from a JWT's ``exp`` (RFC 7519, section 4.1.4) where not given, and
+            None where it is not known.
+
+    Raises:
+        ValueError: the value is empty or cannot be a header's. The message does not show it.
+    """
+
+    value: str = field(repr=False)
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, str) or not self.value or not self.value.isascii():
+            raise ValueError("a token must be a string of ASCII characters, and not empty")
+        if any(character <= " " or character == "\x7f" for character in self.value):
+            raise ValueError("a token must not contain white space or control characters")
+        if self.expires_at is None:
+            object.__setattr__(self, "expires_at", jwt_expiry(self.value))
+
+
+def jwt_expiry(value: str) -> float | None:
+    """Return the ``exp`` of a JWT in seconds since the epoch, unverified; None for what is no JWT or has none."""
+    parts = value.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    expiry = claims.get("exp") if isinstance(claims, dict) else None
+    return float(expiry) if isinstance(expiry, (int, float)) and not isinstance(expiry, bool) else None
+
+
+class Refreshed(str, Enum):
+    """How a refresh ended."""
+
+    BY_US = "by_us"  # this thread asked the source
+    BY_ANOTHER = "by_another"  # the token in hand is newer than the one refused
+    FAILED = "failed"  # this thread asked the source, in vain
+    HELD_BACK = "held_back"  # a refresh failed a moment ago, or takes too long: the source is not asked again yet
+
+
+class TokenKeeper:
+    """Holds the token of one source, and refreshes it single-flight: one thread asks the source, the others wait.
+
+    No lock is held while the source is asked.
+
+    Args:
+        source: returns a token, or raises.
+        header: the header it is sent in.
+        scheme: what stands before it in the header; empty for nothing.
+        refresh_ahead: seconds before a known expiry at which it is refreshed.
+        clock: the clock that expiries and backoffs go by.
+        random: uniform random numbers in [0, 1), for the backoff's jitter.
+        wait: the backoff recipe after a failed refresh: base, factor, jitter and max_wait, in seconds.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], str | Token],
+        *,
+        header: str,
+        scheme: str,
+        refresh_ahead: float,
+        clock: Clock,
+        random: Callable[[], float],
+        wait: tuple[float, float, float, float],
+    ) -> None:
+        self._source = source
+        self.header = header
+        self._prefix = f"{scheme} " if scheme else ""
+        self._refresh_ahead = refresh_ahead
+        self._clock = clock
+        self._random = random
+        self._wait = wait
+        self._token: Token | None = None
+        self._due = 0.0  # epoch seconds from which the token is refreshed ahead of time
+        self._ends = float("inf")  # epoch seconds at which it is known to end
+        self._stale: OrderedDict[str, None] = OrderedDict()
+        self._failures = 0
+        self._held_back_until = float("-inf")
+        self.last_error: BaseException | None = None
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Start with fresh locks: in a child process nobody may be left to release the old ones."""
+        self._lock = threading.Lock()
+        self._landed = threading.Condition(self._lock)
+        self._leader: int | None = None  # the thread that is asking the source
+
+    # --- on every call
+
+    def value(self) -> str | None:
+        """Return the token's value, or None where there is none yet. No lock, no refresh."""
+        token = self._token
+        return None if token is None else token.value
+
+    def due(self) -> bool:
+        """Return whether a send should be preceded by :meth:`prepare`. Cheap; a question."""
+        return self._clock.time() >= self._due and self._leader != threading.get_ident()
+
+    def stamp(self, request: PreparedRequest) -> str | None:
+        """Set the token on a request, in place of one that is missing or known to be stale.
+
+        Returns the value that the request carries now under our header, ours or the caller's own, or None.
+        """
+        value = self.value()
+        if self._leader == threading.get_ident():
+            return None  # the source's own login, through the same adapter
+        carried = self.carried(request)
+        if value is not None and (carried is None or carried in self._stale):
+            request.headers[self.header] = self._prefix + value
+            return value
+        return carried
+
+    def carried(self, request: PreparedRequest) -> str | None:
+        """Return what a request carries under our header, without our scheme, or None."""
+        text = request.headers.get(self.header)
+        if text is None:
+            return None
+        if isinstance(text, bytes):
+            text = text.decode("latin-1")
+        return text.removeprefix(self._prefix)
+
+    # --- when a token is needed
+
+    def prepare(self, deadline: float) -> Refreshed | None:
+        """See to it that a send has a token, ahead of time where its end is known.
+
+        The first token, and one that is past its end, are waited for. A token that is still good is refreshed by one
+        thread while the others go on with it. A failure stops nothing: the server is asked with what there is.
+
+        Args:
+            deadline: monotonic instant until which another thread's refresh is waited for.
+
+        Returns None where there was nothing to do.
+        """
+        if not self.due():
+            return None
+        token = self._token
+        good = token is not None and self._clock.time() < self._ends
+        if good and (self._leader is not None or self._clock.monotonic() < self._held_back_until):
+            return None
+        return self.refresh(None if token is None else token.value, deadline, expired=not good)
+
+    def refresh(self, refused: str | None, deadline: float, *, expired: bool = True) -> Refreshed:
+        """Get a token newer than the one refused.
+
+        Args:
+            refused: the token's value that the server would not take (or that is due), None for none.
+            deadline: monotonic instant until which another thread's refresh is waited for.
+            expired: False where the token is merely due: it is not stale yet.
+        """
+        with self._lock:
+            while True:
+                if refused is not None and expired:
+                    self._remember_stale(refused)
+                token = self._token
+                if token is not None and token.value != refused and token.value not in self._stale:
+                    return Refreshed.BY_ANOTHER
+                if self._leader is None:
+                    break
+                if self._leader == threading.get_ident():
+                    return Refreshed.HELD_BACK
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    return Refreshed.HELD_BACK
+                failures = self._failures
+                self._landed.wait(min(left, _LOOK))
+                if self._failures > failures:
+                    return Refreshed.HELD_BACK
+            if self._clock.monotonic() < self._held_back_until:
+                return Refreshed.HELD_BACK
+            self._leader = threading.get_ident()
+        fresh: Token | None = None
+        error: BaseException | None = None
+        try:
+            fresh = self._ask(refused)
+        except Exception as caught:
+            error = caught
+        finally:
+            # Also where a KeyboardInterrupt passes through: nobody may wait for a leader that is gone.
+            with self._lock:
+                self._leader = None
+                if fresh is not None:
+                    self._take(fresh, refused)
+                elif error is not None:
+                    self._failed(error)
+                self._landed.notify_all()
+        return Refreshed.BY_US if fresh is not None else Refreshed.FAILED
+
+    def _ask(self, refused: str | None) -> Token:
+        answer = self._source()
+        fresh = answer if isinstance(answer, Token) else Token(answer)
+        if fresh.value == refused or fresh.value in self._stale:
+            raise ValueError("the token source returned a token that had been refused")
+        return fresh
+
+    def _take(self, fresh: Token, refused: str | None) -> None:
+        self._token = fresh
+        self._failures = 0
+        self._held_back_until = float("-inf")
+        self.last_error = None
+        if refused is not None:
+            self._remember_stale(refused)
+        now = self._clock.time()
+        # An end that has passed on arrival says that the clocks differ: such a token is used until it is refused.
+        # One that lives for less than twice refresh_ahead is refreshed at half its life, not before every call.
+        if fresh.expires_at is None or fresh.expires_at <= now:
+            self._ends = self._due = float("inf")
+        else:
+            self._ends = fresh.expires_at
+            self._due = fresh.expires_at - min(self._refresh_ahead, (fresh.expires_at - now) / 2)
+
+    def _failed(self, error: BaseException) -> None:
+        base, factor, jitter, max_wait = self._wait
+        pause = backoff(self._failures, base=base, factor=factor, jitter=jitter, max_wait=max_wait, u=self._random())
+        self._failures += 1
+        self._held_back_until = self._clock.monotonic() + pause
+        self.last_error = error
+
+    def _remember_stale(self, value: str) -> None:
+        self._stale[value] = None
+        while len(self._stale) > _STALE_KEPT:
+            self._stale.popitem(last=False)

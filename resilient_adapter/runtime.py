@@ -1,0 +1,367 @@
+"""What adapters share: for each origin its guards, its token and its clock, kept once in a process.
+
+``requests.get()`` makes a new session each time, and a state that lived in the adapter would be lost with it. Adapters
+with equal settings and the same token source, signer, reconciler and clock therefore share one :class:`Runtime`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+from urllib.parse import urlsplit
+
+from .clock import Clock
+from .core.classify import READ_ONLY_METHODS, Rules
+from .core.codes import with_policies
+from .core.model import Recovery
+from .core.origin import origin_of
+from .errors import SettingsError
+from .guards.circuit import Circuit
+from .guards.rate_limit import RateLimit
+from .guards.retry_budget import RetryBudget
+from .repairs.server_clock import ServerClock
+from .repairs.token import Token, TokenKeeper
+from .repairs.token_source import source_from_settings
+from .settings.schema import Settings
+
+#: Bounds of what is shared: a day of calls to ever new hosts and paths must not grow without end.
+MAX_RUNTIMES = 64
+MAX_ORIGINS = 1024
+MAX_CIRCUITS = 1024
+_MAX_SPELLINGS = 4 * MAX_ORIGINS
+
+Signer = Callable[[Any], object]
+
+
+class Origin:
+    """All that is kept for one origin.
+
+    Attributes:
+        name: scheme, host and port.
+        settings: the settings in force here, ``per_origin`` applied.
+        plain: plain requests: nothing is done for this origin.
+        rules: what its responses are judged by.
+        token: its token, or None.
+        signer: what signs its requests, or None.
+        server_clock: the server's time, for a signer that reads it.
+    """
+
+    __slots__ = (
+        "_circuit",
+        "_circuits",
+        "_clock",
+        "_lock",
+        "budget",
+        "deadline",
+        "exempt_methods",
+        "exempt_params",
+        "idempotency_headers",
+        "lease",
+        "name",
+        "plain",
+        "rate_limit",
+        "rules",
+        "server_clock",
+        "settings",
+        "shadow",
+        "signer",
+        "timeout",
+        "token",
+        "unsafe_but_repeatable",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        clock: Clock,
+        *,
+        plain: bool,
+        token: TokenKeeper | None,
+        signer: Any,
+        server_clock: ServerClock | None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.plain = plain or settings.mode == "off"
+        self.shadow = settings.mode == "shadow"
+        self.token = token
+        self.signer = signer
+        self.server_clock = server_clock
+        self.rules = rules_of(settings)
+        self.timeout = (settings.connect_timeout or None, settings.read_timeout or None)
+        self.deadline = settings.deadline or float("inf")
+        # A probe may take as long as one send may.
+        self.lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self.deadline)
+        self.unsafe_but_repeatable = frozenset(settings.retry.methods) - READ_ONLY_METHODS
+        self.idempotency_headers = tuple(settings.retry.idempotency_headers)
+        self.exempt_methods = frozenset(settings.circuit.exempt.methods)
+        self.exempt_params = frozenset(settings.circuit.exempt.params)
+        self.rate_limit = RateLimit(settings.rate_limit, clock)
+        self.budget = RetryBudget(settings.retry, clock)
+        self._clock = clock
+        self._lock = threading.Lock()
+        # One circuit for the origin, or one for each path of it.
+        self._circuit = Circuit(name, settings.circuit, clock, random.random)
+        self._circuits: OrderedDict[str, Circuit] | None = (
+            OrderedDict() if settings.circuit.scope == "endpoint" else None
+        )
+
+    def circuit(self, url: str) -> Circuit:
+        """Return the circuit that a request to a URL goes through."""
+        if self._circuits is None:
+            return self._circuit
+        path = urlsplit(url).path
+        with self._lock:
+            circuit = self._circuits.get(path)
+            if circuit is None:
+                circuit = Circuit(self.name + path, self.settings.circuit, self._clock, random.random)
+                self._circuits[path] = circuit
+                _bound(self._circuits, MAX_CIRCUITS, lambda one: one.state != "closed")
+            else:
+                self._circuits.move_to_end(path)
+        return circuit
+
+    def busy(self) -> bool:
+        """Return whether there is something here that must not be forgotten to make room."""
+        circuits = (self._circuit, *(self._circuits or {}).values())
+        return self.rate_limit.remaining() > 0 or any(circuit.state != "closed" for circuit in circuits)
+
+    def reset_after_fork(self) -> None:
+        """Make what threads of the parent may hold usable in a child process."""
+        self._lock = threading.Lock()
+        self.rate_limit.reset_after_fork()
+        self.budget.reset_after_fork()
+        for circuit in (self._circuit, *(self._circuits or {}).values()):
+            circuit.reset_after_fork()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return what responses are judged by under these settings."""
+    policies = {code: (policy.recovery, policy.executed) for code, policy in settings.codes.items()}
+    # A code that the settings themselves call "break" counts, without being listed a second time.
+    breaking = (code for code, (recovery, _) in policies.items() if recovery is Recovery.BREAK)
+    return Rules(
+        table=with_policies(policies),
+        success_codes=frozenset(settings.success_codes),
+        circuit_codes=frozenset(settings.circuit.codes).union(breaking),
+        circuit_statuses=frozenset(settings.circuit.statuses),
+    )
+
+
+class Runtime:
+    """The origins of adapters with equal settings, made as they are met; bounded.
+
+    Args:
+        settings: the settings.
+        token_source: returns a token; None for that of the settings, if any.
+        signer: signs requests; None for that of the settings, if any.
+        clock: the clock that everything goes by.
+
+    Raises:
+        SettingsError: a token source or a signer with no origin known to send its secrets to.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        token_source: Callable[[], str | Token] | None,
+        signer: Signer | None,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._origins: OrderedDict[str, Origin] = OrderedDict()
+        self._spellings: dict[str, Origin] = {}
+        self._own = frozenset(settings.origins)
+        self._token, self._token_origins = _token_keeper(settings, token_source, clock)
+        self._signer, self._signer_origins = _signer(settings, signer)
+        # A signer that reads the server's time rides our clock, the same for all of its origins.
+        self._server_clock: ServerClock | None = None
+        if hasattr(self._signer, "server_clock"):
+            self._server_clock = self._signer.server_clock = ServerClock(clock, recv_window=self._signer.recv_window)
+
+    def origin(self, url: str) -> Origin:
+        """Return what is kept for the origin of a URL."""
+        # The URL up to its path tells the origin, in one of few spellings: no parsing for those seen before.
+        end = url.find("/", 8)
+        spelling = url[:end] if end > 0 else url
+        origin = self._spellings.get(spelling)
+        return origin if origin is not None else self._meet(spelling)
+
+    def _meet(self, spelling: str) -> Origin:
+        try:
+            name = origin_of(spelling)
+        except ValueError:
+            # Not for us to judge: the transport knows what it can send (http+unix://, mock://).
+            name = spelling.partition("?")[0].partition("#")[0].rpartition("@")[2]
+        with self._lock:
+            origin = self._origins.get(name)
+            if origin is None:
+                origin = self._origins[name] = self._make(name)
+                gone = _bound(self._origins, MAX_ORIGINS, Origin.busy)
+                if gone is not None:
+                    self._spellings = {key: one for key, one in self._spellings.items() if one is not gone}
+            else:
+                self._origins.move_to_end(name)
+            if len(self._spellings) >= _MAX_SPELLINGS:
+                self._spellings.clear()
+            if "?" not in spelling and "#" not in spelling:
+                self._spellings[spelling] = origin
+        return origin
+
+    def _make(self, name: str) -> Origin:
+        signs = self._signer is not None and (not self._signer_origins or name in self._signer_origins)
+        return Origin(
+            name,
+            self.settings.for_origin(name),
+            self._clock,
+            plain=bool(self._own) and name not in self._own,
+            token=self._token if name in self._token_origins else None,
+            signer=self._signer if signs else None,
+            server_clock=self._server_clock if signs else None,
+        )
+
+    def reset_after_fork(self) -> None:
+        """Make what threads of the parent may hold usable in a child process."""
+        self._lock = threading.Lock()
+        if self._token is not None:
+            self._token.reset_after_fork()
+        if self._server_clock is not None:
+            self._server_clock.reset_after_fork()
+        for origin in self._origins.values():
+            origin.reset_after_fork()
+
+
+def _bound(entries: OrderedDict[str, Any], most: int, busy: Callable[[Any], bool]) -> Any:
+    """Drop the entry least recently met, one with nothing to remember where there is one; return it."""
+    if len(entries) <= most:
+        return None
+    newest = next(reversed(entries))
+    idle = (key for key, one in entries.items() if key != newest and not busy(one))
+    return entries.pop(next(idle, next(iter(entries))))
+
+
+def _token_keeper(
+    settings: Settings, source: Callable[[], str | Token] | None, clock: Clock
+) -> tuple[TokenKeeper | None, frozenset[str]]:
+    token = settings.token
+    origins = frozenset(token.origins or settings.origins)
+    if source is None:
+        source = source_from_settings(settings)
+        if source is None:
+            return None, frozenset()
+        if not origins and token.url is not None:
+            origins = frozenset((origin_of(token.url),))
+    if not origins:
+        raise SettingsError(
+            "token_source (argument): no origin is known to send the token to; give `origins` or `token.origins`"
+        )
+    retry = settings.retry
+    keeper = TokenKeeper(
+        source,
+        header=token.header,
+        scheme=token.scheme,
+        refresh_ahead=token.refresh_ahead,
+        clock=clock,
+        random=random.random,
+        wait=(retry.base, retry.factor, retry.jitter, retry.max_wait),
+    )
+    return keeper, origins
+
+
+def _signer(settings: Settings, signer: Any) -> tuple[Any, frozenset[str]]:
+    signing = settings.signing
+    if signer is None and signing.api_key is not None and signing.secret is not None:
+        from .repairs.signing import HmacSigner
+
+        signer = HmacSigner(
+            signing.api_key,
+            signing.secret,
+            recv_window=signing.recv_window,
+            key_header=signing.key_header,
+            paths=signing.paths,
+        )
+    if signer is None:
+        return None, frozenset()
+    own = getattr(signer, "origins", None)
+    origins = frozenset(own or settings.origins)
+    if own is not None and not origins:
+        raise SettingsError("signer (argument): no origin is known to sign for; give `origins`")
+    return signer, origins
+
+
+# --- one for all adapters of a kind ---------------------------------------------------------------------------------
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.runtimes: OrderedDict[tuple[Hashable, ...], Runtime] = OrderedDict()
+        self.alive: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+_shared = _Shared()
+
+
+class _Same:
+    """Stands in a key for an object that cannot be hashed: equal to itself only, and kept alive by the key."""
+
+    __slots__ = ("one",)
+
+    def __init__(self, one: object) -> None:
+        self.one = one
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.one is self.one
+
+    def __hash__(self) -> int:
+        return id(self.one)
+
+
+def _hashable(one: object) -> Hashable:
+    try:
+        hash(one)
+    except TypeError:
+        return _Same(one)
+    return one
+
+
+def shared_runtime(
+    settings: Settings,
+    *,
+    token_source: Callable[[], str | Token] | None,
+    signer: Signer | None,
+    reconciler: object,
+    clock: Clock,
+) -> Runtime:
+    """Return the runtime that all adapters with these share; make it where they are the first."""
+    key = (settings, *map(_hashable, (token_source, signer, reconciler, clock)))
+    with _shared.lock:
+        runtime = _shared.runtimes.get(key)
+        if runtime is None:
+            runtime = Runtime(settings, token_source=token_source, signer=signer, clock=clock)
+            _shared.runtimes[key] = runtime
+            _shared.alive.add(runtime)
+            if len(_shared.runtimes) > MAX_RUNTIMES:
+                _shared.runtimes.popitem(last=False)
+        else:
+            _shared.runtimes.move_to_end(key)
+    return runtime
+
+
+def _reset_after_fork() -> None:
+    _shared.lock = threading.Lock()
+    for runtime in list(_shared.alive):
+        runtime.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

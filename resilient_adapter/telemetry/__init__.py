@@ -1,0 +1,1 @@
+"""What the adapter did, told to listeners and to the log."""

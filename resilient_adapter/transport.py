@@ -1,0 +1,359 @@
+"""One send's dealings with requests and urllib3: what an exception means, and how a body is read.
+
+Everything that knows urllib3's insides is here, and each such place does without where they are missing.
+"""
+
+from __future__ import annotations
+
+import io
+import ssl
+from typing import Any
+
+import requests
+import urllib3
+from requests import exceptions as rx
+from urllib3 import exceptions as ux
+
+from .clock import Clock
+from .core.model import Failure
+
+#: Longest JSON body that is read ahead of a caller who asked for a stream.
+READ_AHEAD = 64 * 1024
+#: What is read of a body that nobody wants before its connection is closed rather than reused.
+_DRAIN = 64 * 1024
+_DRAIN_SECONDS = 0.25
+_PIECE = 1024 * 1024
+_PIECE_OF_UNKNOWN = 64 * 1024
+_ENDLESS = float("inf")
+
+
+# --- what an exception means ---------------------------------------------------------------------------------------
+
+_NEVER_ON_THE_WIRE = (
+    rx.InvalidURL,
+    rx.InvalidHeader,
+    rx.InvalidSchema,
+    rx.MissingSchema,
+    rx.InvalidProxyURL,
+    rx.UnrewindableBodyError,
+)
+
+
+def failure_of(error: Exception, *, own: bool = True) -> Failure:
+    """Say what an exception of a send means. Whatever is not proven unsent is taken to have been on its way.
+
+    Args:
+        error: what the transport raised.
+        own: it was raised by our own HTTPAdapter, of which more is known than of a transport handed in.
+    """
+    if isinstance(error, rx.ConnectTimeout):
+        return Failure.CONNECT_TIMEOUT
+    if isinstance(error, rx.Timeout):
+        return Failure.READ_TIMEOUT
+    if isinstance(error, rx.ProxyError):
+        return Failure.PROXY_REFUSED if _proxy_refused(_reason(error)) else Failure.PROXY
+    if isinstance(error, rx.SSLError):
+        return Failure.CERTIFICATE if _has_cause(error, ssl.SSLCertVerificationError) else Failure.RESET
+    if isinstance(error, rx.ChunkedEncodingError):
+        return Failure.CUT_BODY
+    if isinstance(error, rx.ContentDecodingError):
+        return Failure.UNREADABLE
+    if isinstance(error, rx.ConnectionError):
+        reason = _reason(error)
+        if isinstance(reason, ux.NewConnectionError):
+            return Failure.REFUSED
+        if isinstance(reason, (ux.ClosedPoolError, ux.EmptyPoolError)):
+            return Failure.NOT_SENT
+        if isinstance(reason, ux.ReadTimeoutError):
+            return Failure.READ_TIMEOUT
+        # Also what a mocking transport raises without a reason: for all that we know it was on its way.
+        return Failure.RESET
+    if isinstance(error, _NEVER_ON_THE_WIRE):
+        return Failure.INVALID
+    if own and isinstance(error, (OSError, ValueError)) and not isinstance(error, rx.RequestException):
+        # A certificate bundle that is not there, a timeout or header that makes no sense: found before a byte goes
+        # out. Every OSError of a socket has become a ConnectionError by here.
+        return Failure.INVALID
+    return Failure.OTHER
+
+
+def _reason(error: rx.RequestException) -> BaseException | None:
+    """Return the urllib3 exception that requests wrapped: MaxRetryError's reason, or the first argument itself."""
+    cause: Any = error.args[0] if error.args else None
+    return getattr(cause, "reason", None) or (cause if isinstance(cause, BaseException) else None)
+
+
+def _proxy_refused(reason: BaseException | None) -> bool:
+    original = getattr(reason, "original_error", None)
+    if isinstance(original, (ux.NewConnectionError, ux.ConnectTimeoutError)):
+        return True
+    # http.client's own words for a CONNECT that the proxy answered with anything but 200: the tunnel never was.
+    return isinstance(original, OSError) and str(original).startswith("Tunnel connection failed")
+
+
+def _has_cause(error: BaseException, kind: type[BaseException]) -> bool:
+    # requests, MaxRetryError, urllib3's SSLError and ssl's own are nested by argument here and by context there.
+    seen: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, kind):
+            return True
+        if isinstance(one, BaseException) and all(one is not other for other in seen):
+            seen.append(one)
+            todo += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+    return False
+
+
+def conceal_url(error: BaseException, sent: str, shown: str) -> None:
+    """Put the caller's own URL in an exception's text in place of the one that was signed and sent.
+
+    urllib3 writes the path with its query, and so the signature, into its messages.
+    """
+    todo: list[Any] = [error]
+    seen: list[BaseException] = []
+    while todo:
+        one = todo.pop()
+        if not isinstance(one, BaseException) or any(one is other for other in seen):
+            continue
+        seen.append(one)
+        todo += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+        one.args = tuple(arg.replace(sent, shown) if isinstance(arg, str) else arg for arg in one.args)
+        if isinstance(getattr(one, "url", None), str):
+            one.url = one.url.replace(sent, shown)  # type: ignore[attr-defined]
+
+
+# --- reading a body ------------------------------------------------------------------------------------------------
+
+
+class BodyDeadlineError(rx.ReadTimeout):
+    """The call's deadline ended while a body was still coming. Callers see requests' own ReadTimeout."""
+
+
+def read_body(response: requests.Response, *, clock: Clock, deadline: float = _ENDLESS) -> bytes:
+    """Read a response's body, as ``response.content`` would, and leave it there.
+
+    One read where the body comes in one piece, and no piece is copied twice. requests' own 10 kB pieces cost 10 µs a
+    call, and at 10 MB three times the processor and twice the memory.
+
+    Args:
+        response: as it came from a transport.
+        clock: the clock that the deadline is on.
+        deadline: monotonic instant at which a body that is still coming is cut off; infinity for never.
+
+    Raises:
+        requests.RequestException: exactly what ``response.content`` raises; a ReadTimeout at the deadline.
+    """
+    raw = response.raw
+    if response._content is not False or not _readable(raw):  # type: ignore[comparison-overlap]
+        return response.content or b""
+    try:
+        content = _read_all(raw, clock, deadline)
+    except ux.ProtocolError as error:
+        raise rx.ChunkedEncodingError(error) from error
+    except ux.DecodeError as error:
+        raise rx.ContentDecodingError(error) from error
+    except ux.ReadTimeoutError as error:
+        raise rx.ConnectionError(error) from error
+    except ux.SSLError as error:
+        raise rx.SSLError(error) from error
+    response._content = content
+    response._content_consumed = True
+    return content
+
+
+def _readable(raw: object) -> bool:
+    # A fork of urllib3 may have taken its place, and a transport handed in may bring a raw of its own.
+    return isinstance(raw, urllib3.HTTPResponse) and hasattr(raw, "read1") and hasattr(raw, "length_remaining")
+
+
+def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
+    length = raw.length_remaining
+    size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
+    if deadline is not _ENDLESS:
+        _within(raw, clock, deadline)
+    first = raw.read1(size, decode_content=True)
+    if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
+        return first
+    body = io.BytesIO()
+    piece = first
+    while piece:
+        body.write(piece)
+        del piece
+        if deadline is not _ENDLESS:
+            _within(raw, clock, deadline)
+        piece = raw.read1(size, decode_content=True)
+    return body.getvalue()
+
+
+def _within(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> None:
+    """See to it that the next read ends by the deadline: a read timeout bounds a silence, not a body."""
+    left = deadline - clock.monotonic()
+    if left <= 0:
+        raw.close()
+        raise BodyDeadlineError("the call's deadline ended while the response's body was being read")
+    sock = _socket_of(raw)
+    if sock is not None:
+        timeout = sock.gettimeout()
+        if timeout is None or timeout > left:
+            sock.settimeout(left)
+
+
+def _socket_of(raw: urllib3.HTTPResponse) -> Any:
+    # The connection has let go of its socket where the server closes after this response; the reader holds it then.
+    sock = getattr(raw.connection, "sock", None)
+    if sock is None:
+        reader = getattr(getattr(raw, "_fp", None), "fp", None)
+        sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    return sock if hasattr(sock, "settimeout") else None
+
+
+class _Replay(io.BytesIO):
+    """A body read ahead, in the place of the connection it came from; raises at its end what the connection did."""
+
+    def __init__(self, body: bytes, error: Exception | None = None) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self._error = error
+
+    def isclosed(self) -> bool:
+        # http.client's responses close themselves at their end, and urllib3 asks.
+        return self.closed or (self._error is None and self.tell() >= self._size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size) or self._end(size)
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(size) or self._end(size)
+
+    def _end(self, size: int | None) -> bytes:
+        if self._error is not None and size != 0:
+            raise self._error
+        return b""
+
+
+def can_read_ahead(response: requests.Response) -> bool:
+    """Return whether a caller's stream may be looked into: a JSON body of a known length of at most 64 KiB."""
+    raw = response.raw
+    media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return (
+        (media == "application/json" or media.endswith("+json"))
+        and _readable(raw)
+        and not raw.chunked
+        and raw.length_remaining is not None
+        and 0 < raw.length_remaining <= READ_AHEAD
+        and all(hasattr(raw, name) for name in ("_fp", "_fp_bytes_read", "_original_response"))
+        and raw.tell() == 0
+    )
+
+
+def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _ENDLESS) -> bytes:
+    """Read the body of a stream and put it back, so that ``iter_content``, ``iter_lines`` and ``raw`` find it whole.
+
+    Only for responses that :func:`can_read_ahead` allows. Returns the body as decoded from its content encoding. A
+    body that is cut off raises what ``response.content`` would, and leaves the part that came, with the same
+    exception at its end, for a caller that it is delivered to.
+    """
+    raw = response.raw
+    length = raw.length_remaining
+    wire = io.BytesIO()
+    broken: Exception | None = None
+    try:
+        while raw.length_remaining:
+            if deadline is not _ENDLESS:
+                _within(raw, clock, deadline)
+            wire.write(raw.read1(raw.length_remaining, decode_content=False))
+    except (ux.HTTPError, BodyDeadlineError) as error:
+        broken = error
+    body = wire.getvalue()
+    _put_back(raw, _Replay(body, broken), length)
+    if broken is not None:
+        raise _as_requests(broken) from broken
+    decoder = urllib3.HTTPResponse(io.BytesIO(body), headers=raw.headers, preload_content=False)
+    try:
+        return decoder.read(decode_content=True)
+    except ux.DecodeError:
+        return b""  # the caller meets it when reading; there is no code in it
+
+
+def _put_back(raw: Any, replay: _Replay, length: int | None) -> None:
+    raw._fp = replay
+    raw._fp_bytes_read = 0
+    raw.length_remaining = length
+
+
+def _as_requests(error: Exception) -> rx.RequestException:
+    if isinstance(error, rx.RequestException):
+        return error
+    if isinstance(error, ux.ReadTimeoutError):
+        return rx.ConnectionError(error)
+    if isinstance(error, ux.SSLError):
+        return rx.SSLError(error)
+    return rx.ChunkedEncodingError(error)
+
+
+def discard(response: requests.Response, *, clock: Clock) -> None:
+    """Give a response's connection back to the pool: read what little is left of it, else close it.
+
+    Merely dropped or closed, each would cost a new connection, and block a pool that is bounded.
+    """
+    raw = response.raw
+    try:
+        if response._content is False and _readable(raw):  # type: ignore[comparison-overlap]
+            left = raw.length_remaining
+            deadline = clock.monotonic() + _DRAIN_SECONDS
+            while left is not None and 0 < left <= _DRAIN:
+                _within(raw, clock, deadline)
+                raw.read1(left, decode_content=False)
+                left = raw.length_remaining
+    except (ux.HTTPError, BodyDeadlineError):
+        pass  # it is closed below, and nobody wanted it
+    finally:
+        response.close()
+
+
+def carry_cookies(discarded: requests.Response, delivered: requests.Response) -> None:
+    """Keep the cookies that a discarded response set, as an earlier line of the one that is delivered.
+
+    A session takes its cookies from the raw message. Where there is none (a mock's, a cache's), there are none to
+    keep. Later lines win, so older ones are put before them.
+    """
+    older = _message(discarded)
+    newer = _message(delivered)
+    if older is None or newer is None:
+        return
+    lines = older.get_all("Set-Cookie")
+    if lines:
+        own = newer.get_all("Set-Cookie") or []
+        del newer["Set-Cookie"]
+        for line in [*lines, *own]:
+            newer["Set-Cookie"] = line
+
+
+def _message(response: requests.Response) -> Any:
+    message = getattr(getattr(response.raw, "_original_response", None), "msg", None)
+    return message if hasattr(message, "get_all") else None
+
+
+def local_response(
+    request: requests.PreparedRequest, *, status: int, reason: str, body: bytes, retry_after: int, connection: Any
+) -> requests.Response:
+    """Make the response of a server that was not asked: an envelope with a ``Retry-After``."""
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Retry-After": str(retry_after),
+    }
+    raw = urllib3.HTTPResponse(
+        io.BytesIO(body), headers=headers, status=status, reason=reason, preload_content=False, request_url=request.url
+    )
+    response = requests.Response()
+    response.status_code = status
+    response.headers = requests.structures.CaseInsensitiveDict(headers)
+    response.encoding = "utf-8"
+    response.raw = raw
+    response.reason = reason
+    response.url = request.url or ""
+    response.request = request
+    response.connection = connection
+    return response

@@ -1,0 +1,616 @@
+"""The circuit breaker: when an origin is left alone, and how it is asked again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from resilient_adapter.core.model import Health
+from resilient_adapter.guards import circuit as circuit_module
+from resilient_adapter.guards.circuit import Circuit, Refusal, Ticket, Transition
+from resilient_adapter.testing import FakeClock
+
+S, F, N = Health.SUCCESS, Health.FAILURE, Health.NEUTRAL
+LEASE = 30.0
+
+
+@dataclass(frozen=True)
+class CircuitSettings:
+    """The defaults of the contract."""
+
+    fail_max: int = 5
+    reset_timeout: float = 2.0
+    success_threshold: int = 1
+    reset_factor: float = 2.0
+    reset_max: float = 30.0
+    failure_rate: float = 0.5
+    window: float = 30.0
+    min_calls: int = 20
+
+
+def make(clock: FakeClock, jitter: float = 0.0, **settings: Any) -> Circuit:
+    """Return a circuit whose every random number is the same."""
+    values: Any = CircuitSettings(**settings)
+    return Circuit("https://a.example", values, clock, lambda: jitter)
+
+
+def admitted(circuit: Circuit, lease: float = LEASE) -> Ticket:
+    """Return the ticket of a request that must be let through."""
+    ticket = circuit.admit(lease)
+    assert isinstance(ticket, Ticket), ticket
+    return ticket
+
+
+def call(circuit: Circuit, health: Health, retry_after: float | None = None) -> Transition | None:
+    """Make one call that ends at once."""
+    return circuit.record(admitted(circuit), health, retry_after=retry_after)
+
+
+def trip(circuit: Circuit, retry_after: float | None = None) -> float:
+    """Fail until the circuit opens, and return the seconds until the probe."""
+    while (transition := call(circuit, F, retry_after)) is None:
+        pass
+    assert transition[:2] == ("closed", "open") and transition.retry_after is not None
+    return transition.retry_after
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "state"),
+    [
+        ([], "closed"),
+        ([F] * 4, "closed"),
+        ([F] * 5, "open"),
+        ([F] * 4 + [S] + [F] * 4, "closed"),
+        ([F] * 4 + [S] + [F] * 5, "open"),
+        ([F] * 4 + [N] + [F], "open"),  # what says nothing ends no row
+        ([N] * 100, "closed"),
+        ([S] * 100 + [F] * 5, "open"),
+        ([F, S] * 9 + [F], "closed"),  # half of them, but one call too few
+        ([F, S] * 9 + [N] * 9 + [F], "closed"),  # what says nothing is no call
+        ([F, S] * 10, "closed"),  # a success opens nothing
+        ([F, S] * 10 + [F], "open"),
+        ([F, S, S] * 40, "closed"),
+        ([S] * 20 + [F, F, F, F, S] * 6 + [F], "closed"),  # 25 of 51
+        ([S] * 20 + [F, F, F, F, S] * 6 + [F, F], "open"),  # 26 of 52
+    ],
+)
+def test_what_opens(clock: FakeClock, outcomes: list[Health], state: str) -> None:
+    """Failures in a row open the circuit, and so does their share of enough calls."""
+    circuit = make(clock)
+    for health in outcomes:
+        call(circuit, health)
+    assert circuit.state == state
+
+
+@pytest.mark.parametrize(("pause", "state"), [(0.0, "open"), (28.0, "open"), (30.0, "closed"), (300.0, "closed")])
+def test_the_share_is_that_of_the_window(clock: FakeClock, pause: float, state: str) -> None:
+    """Calls that left the window count no more."""
+    circuit = make(clock)
+    for health in [F, S] * 10:
+        call(circuit, health)
+    clock.advance(pause)
+    call(circuit, F)
+    assert circuit.state == state
+
+
+def test_opening_is_reported_once_with_its_wait(clock: FakeClock) -> None:
+    """The failure that opens returns the transition; those before it return none."""
+    circuit = make(clock)
+    assert [call(circuit, F) for _ in range(4)] == [None] * 4
+    assert call(circuit, F) == Transition("closed", "open", 2.0)
+    assert circuit.refusal() == circuit.admit(LEASE) == Refusal(2.0)
+    clock.advance(1.5)
+    assert circuit.admit(LEASE) == Refusal(0.5)
+
+
+def test_the_way_back(clock: FakeClock) -> None:
+    """After the wait one request probes, tells of the half-open circuit, and closes it by its success."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    assert (circuit.state, circuit.refusal()) == ("open", None)
+    ticket = admitted(circuit)
+    assert ticket.probe and ticket.transition == Transition("open", "half_open")
+    assert circuit.state == "half_open"
+    assert circuit.record(ticket, S) == Transition("half_open", "closed")
+    assert circuit.state == "closed" and circuit.refusal() is None
+    assert not admitted(circuit).probe
+
+
+def test_a_failed_probe_opens_again(clock: FakeClock) -> None:
+    """One failure is enough for a half-open circuit, and its wait is longer."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    assert call(circuit, F) == Transition("half_open", "open", 4.0)
+    assert circuit.admit(LEASE) == Refusal(4.0)
+
+
+def test_asking_changes_nothing(clock: FakeClock) -> None:
+    """Neither the state nor the refusal makes a circuit half-open, or takes the probe."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    for _ in range(3):
+        assert (circuit.state, circuit.refusal()) == ("open", None)
+    assert admitted(circuit).probe
+
+
+def test_two_probes_never_fly_at_once(clock: FakeClock) -> None:
+    """While a probe is under way others are refused, and told to ask again soon."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    admitted(circuit, lease=1.0)
+    assert circuit.admit(LEASE) == circuit.refusal() == Refusal(0.1)
+    clock.advance(0.95)
+    refusal = circuit.admit(LEASE)
+    assert isinstance(refusal, Refusal) and refusal.retry_after == pytest.approx(0.05)
+
+
+def test_a_lease_expires(clock: FakeClock) -> None:
+    """A probe that does not come back is replaced; what it says later is not heard."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    lost = admitted(circuit, lease=1.0)
+    clock.advance(1.0)
+    assert circuit.refusal() is None
+    probe = admitted(circuit)
+    assert probe.probe and probe.transition is None
+    circuit.release(lost)
+    assert circuit.record(lost, F) is None and circuit.record(lost, S) is None
+    assert circuit.state == "half_open" and circuit.refusal() == Refusal(0.1)
+    assert circuit.record(probe, S) == Transition("half_open", "closed")
+
+
+def test_an_expired_lease_that_nobody_took_over_still_counts(clock: FakeClock) -> None:
+    """A late verdict is better than none where no other probe is under way."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    probe = admitted(circuit, lease=1.0)
+    clock.advance(60.0)
+    assert circuit.record(probe, S) == Transition("half_open", "closed")
+
+
+@pytest.mark.parametrize("how", ["neutral", "released"])
+def test_a_probe_without_a_verdict(clock: FakeClock, how: str) -> None:
+    """It leaves the circuit half-open, and the next request probes at once."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    ticket = admitted(circuit)
+    if how == "neutral":
+        assert circuit.record(ticket, N) is None
+    else:
+        circuit.release(ticket)
+    assert circuit.state == "half_open" and circuit.refusal() is None
+    assert admitted(circuit).probe
+
+
+def test_a_released_call_counts_nothing(clock: FakeClock) -> None:
+    """An interrupted call neither ends a row of failures nor adds to it."""
+    circuit = make(clock)
+    for _ in range(4):
+        call(circuit, F)
+    circuit.release(admitted(circuit))
+    assert circuit.state == "closed"
+    assert call(circuit, F) is not None
+
+
+@pytest.mark.parametrize("health", list(Health))
+def test_outcomes_from_before_a_trip_are_dropped(clock: FakeClock, health: Health) -> None:
+    """A request sent before the outage says nothing about the circuit that opened, or recovered, since."""
+    circuit = make(clock, fail_max=1)
+    late = [admitted(circuit) for _ in range(4)]
+    wait = trip(circuit)
+    assert circuit.record(late[0], health) is None and circuit.state == "open"
+    clock.advance(wait)
+    probe = admitted(circuit)
+    assert circuit.record(late[1], health) is None and circuit.state == "half_open"
+    assert circuit.refusal() is not None  # the probe's lease is untouched
+    circuit.record(probe, S)
+    assert circuit.record(late[2], health) is None and circuit.state == "closed"
+    assert circuit.record(probe, F) is None and circuit.state == "closed"
+
+
+def test_success_threshold(clock: FakeClock) -> None:
+    """So many probes must succeed, one after the other; a failed one begins anew."""
+    circuit = make(clock, success_threshold=2)
+    clock.advance(trip(circuit))
+    assert call(circuit, S) is None and circuit.state == "half_open"
+    transition = call(circuit, F)
+    assert transition is not None and transition.new == "open" and transition.retry_after is not None
+    clock.advance(transition.retry_after)
+    assert call(circuit, S) is None
+    assert call(circuit, N) is None
+    assert call(circuit, S) == Transition("half_open", "closed")
+
+
+def test_recovery_begins_with_a_clean_slate(clock: FakeClock) -> None:
+    """After closing, neither the failures in a row nor those in the window of the outage count."""
+    circuit = make(clock, window=3000.0)
+    for health in [F, S] * 10:
+        call(circuit, health)
+    clock.advance(trip(circuit))
+    call(circuit, S)
+    assert [call(circuit, F) for _ in range(4)] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "waits"),
+    [
+        ({}, [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
+        ({"reset_factor": 1.0}, [2.0, 2.0, 2.0]),
+        ({"reset_factor": 3.0, "reset_max": 10.0}, [2.0, 6.0, 10.0, 10.0]),
+        ({"reset_timeout": 60.0}, [60.0, 60.0]),  # the cap is one on growth
+    ],
+)
+def test_waits_grow(clock: FakeClock, settings: dict[str, Any], waits: list[float]) -> None:
+    """Each failed probe multiplies the next wait, up to the cap; closing starts over."""
+    circuit = make(clock, **settings)
+    for _ in range(2):
+        wait: float | None = trip(circuit)
+        for expected in waits:
+            assert wait == pytest.approx(expected)
+            clock.advance(expected)
+            transition = call(circuit, F)
+            assert transition is not None
+            wait = transition.retry_after
+        clock.advance(wait or 0.0)
+        call(circuit, S)
+
+
+def test_days_of_failed_probes_do_not_overflow(clock: FakeClock) -> None:
+    """The growth is capped before a power of the factor leaves the range of a float."""
+    circuit = make(clock)
+    trip(circuit)
+    for _ in range(2000):
+        clock.advance(30.0)
+        call(circuit, F)
+    assert circuit.admit(LEASE) == Refusal(30.0)
+
+
+@pytest.mark.parametrize(
+    ("jitter", "retry_after", "wait"),
+    [
+        (0.0, None, 2.0),
+        (0.5, None, 2.1),
+        (0.999, None, 2.1998),
+        (0.0, 1.0, 2.0),  # an earlier Retry-After hastens nothing
+        (0.0, 0.0, 2.0),
+        (0.0, 7.0, 7.0),
+        (0.0, 600.0, 600.0),  # beyond reset_max
+        (0.5, 7.0, 7.35),  # a fleet that was told the same must not come back as one
+    ],
+)
+def test_the_first_wait(clock: FakeClock, jitter: float, retry_after: float | None, wait: float) -> None:
+    """The wait is the longer of ours and the server's, with up to a tenth on top."""
+    circuit = make(clock, jitter)
+    assert trip(circuit, retry_after) == pytest.approx(wait)
+    refusal = circuit.admit(LEASE)
+    assert isinstance(refusal, Refusal) and refusal.retry_after == pytest.approx(wait)
+
+
+def test_a_retry_after_does_not_grow(clock: FakeClock) -> None:
+    """What the server asked for once is no base for our own waits."""
+    circuit = make(clock)
+    clock.advance(trip(circuit, 20.0))
+    assert call(circuit, F, 50.0) == Transition("half_open", "open", 50.0)
+    clock.advance(50.0)
+    assert call(circuit, F) == Transition("half_open", "open", 8.0)
+
+
+class TestExempt:
+    def test_is_an_ordinary_call_while_closed(self, clock: FakeClock) -> None:
+        """Its failures open the circuit like any other's."""
+        circuit = make(clock)
+        transitions = [circuit.record(circuit.pass_exempt(LEASE), F) for _ in range(5)]
+        assert transitions[-1] == Transition("closed", "open", 2.0)
+
+    @pytest.mark.parametrize("health", list(Health))
+    def test_goes_past_an_open_circuit_and_says_nothing(self, clock: FakeClock, health: Health) -> None:
+        """Its outcome neither brings the probe forward nor puts it off."""
+        circuit = make(clock)
+        trip(circuit)
+        ticket = circuit.pass_exempt(LEASE)
+        assert not ticket.probe
+        assert circuit.record(ticket, health) is None
+        circuit.release(ticket)
+        assert circuit.admit(LEASE) == Refusal(2.0)
+
+    @pytest.mark.parametrize("health", list(Health))
+    def test_goes_beside_a_probe(self, clock: FakeClock, health: Health) -> None:
+        """Its outcome leaves the probe's lease alone."""
+        circuit = make(clock)
+        clock.advance(trip(circuit))
+        probe = admitted(circuit)
+        assert circuit.record(circuit.pass_exempt(LEASE), health) is None
+        assert circuit.admit(LEASE) == Refusal(0.1)
+        assert circuit.record(probe, S) == Transition("half_open", "closed")
+
+    def test_is_the_probe_where_one_is_due(self, clock: FakeClock) -> None:
+        """It goes anyhow, so no second request need be risked."""
+        circuit = make(clock)
+        clock.advance(trip(circuit))
+        ticket = circuit.pass_exempt(LEASE)
+        assert ticket.probe and isinstance(circuit.admit(LEASE), Refusal)
+        assert circuit.record(ticket, S) == Transition("half_open", "closed")
+
+
+def test_pybreaker_is_loaded_by_the_first_failure() -> None:
+    """A circuit in which nothing fails costs no import."""
+    program = """
+import sys
+from types import SimpleNamespace
+from resilient_adapter.clock import SYSTEM_CLOCK
+from resilient_adapter.core.model import Health
+from resilient_adapter.guards.circuit import Circuit
+settings = SimpleNamespace(fail_max=5, reset_timeout=2.0, success_threshold=1, reset_factor=2.0, reset_max=30.0,
+                           failure_rate=0.5, window=30.0, min_calls=20)
+circuit = Circuit("a", settings, SYSTEM_CLOCK)
+circuit.record(circuit.admit(1.0), Health.SUCCESS)
+circuit.record(circuit.admit(1.0), Health.NEUTRAL)
+circuit.release(circuit.pass_exempt(1.0))
+assert circuit.state == "closed" and circuit.refusal() is None
+print("pybreaker" in sys.modules)
+circuit.record(circuit.admit(1.0), Health.FAILURE)
+print("pybreaker" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_closed_circuit_takes_no_lock(clock: FakeClock) -> None:
+    """Calls that succeed do not queue behind each other, before the first failure or after a row of them."""
+    circuit = make(clock)
+    for _ in range(2):
+        call(circuit, S)
+        with circuit._lock:
+            assert call(circuit, S) is None
+            assert circuit.refusal() is None and circuit.state == "closed"
+        call(circuit, F)
+        call(circuit, S)
+
+
+def in_threads(count: int, task: Any) -> list[Any]:
+    """Run a task in so many threads at once, and return what each returned."""
+    barrier = threading.Barrier(count)
+    results: list[Any] = []
+
+    def run() -> None:
+        barrier.wait()
+        results.append(task())
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == count
+    return results
+
+
+def test_64_threads_at_a_half_open_circuit(clock: FakeClock) -> None:
+    """Exactly one of them is let through, and so again after each probe that failed."""
+    circuit = make(clock)
+    wait: float | None = trip(circuit)
+    for _ in range(10):
+        clock.advance(wait or 0.0)
+        tickets = [got for got in in_threads(64, lambda: circuit.admit(LEASE)) if isinstance(got, Ticket)]
+        assert len(tickets) == 1 and tickets[0].probe
+        transition = circuit.record(tickets[0], F)
+        assert transition is not None
+        wait = transition.retry_after
+
+
+def test_64_threads_that_fail_at_once(clock: FakeClock) -> None:
+    """The circuit opens once: one of them is told, the others' outcomes are dropped."""
+    circuit = make(clock)
+    tickets = [admitted(circuit) for _ in range(64)]
+    transitions = in_threads(64, lambda: circuit.record(tickets.pop(), F))
+    assert [t for t in transitions if t is not None] == [Transition("closed", "open", 2.0)]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_an_interrupt_while_a_failure_is_recorded(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Wherever it strikes, nobody is locked out, and nobody slips through a circuit that has opened."""
+    circuit = make(clock, fail_max=1)
+
+    def interrupted(breaker: Any, health: Health) -> None:
+        if told:
+            tell(breaker, health)
+        raise KeyboardInterrupt
+
+    tell = circuit_module._tell
+    with monkeypatch.context() as patch:
+        patch.setattr(circuit_module, "_tell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call(circuit, F)
+    assert circuit.state == ("open" if told else "closed")
+    assert circuit.refusal() is None
+    assert [isinstance(got, Ticket) and got.probe for got in (circuit.admit(LEASE), circuit.admit(LEASE))] == [
+        told,
+        False,
+    ]
+    assert isinstance(circuit.admit(LEASE), Refusal if told else Ticket)
+
+
+class TestFork:
+    @pytest.mark.parametrize("state", ["closed", "open", "half_open"])
+    def test_the_state_is_kept_and_no_lock_stays_held(self, clock: FakeClock, state: str) -> None:
+        """A child goes on where its parent was, whatever its threads held at that moment."""
+        circuit = make(clock)
+        for _ in range(4):
+            call(circuit, F)
+        if state != "closed":
+            wait = trip(circuit)
+        if state == "half_open":
+            clock.advance(wait)
+            admitted(circuit)
+        breaker: Any = circuit._breaker
+        for lock in (circuit._lock, circuit._successes._lock, circuit._failures._lock):
+            lock.acquire()
+        holder = threading.Thread(target=breaker._lock.acquire)
+        holder.start()
+        holder.join()
+        circuit.reset_after_fork()
+        assert circuit.state == state
+        if state == "closed":
+            assert call(circuit, F) == Transition("closed", "open", 2.0)
+        elif state == "open":
+            assert circuit.admit(LEASE) == Refusal(2.0)
+        else:
+            assert admitted(circuit).probe  # the parent's probe is not ours to wait for
+
+    def test_before_anything_failed(self, clock: FakeClock) -> None:
+        """A circuit that never loaded pybreaker does not load it for a fork."""
+        circuit = make(clock)
+        circuit.reset_after_fork()
+        assert circuit._breaker is None and call(circuit, S) is None
+
+
+class CircuitMachine(RuleBasedStateMachine):
+    """The circuit beside a model of it that a page can hold: numbers and names, no locks, no pybreaker."""
+
+    FAIL_MAX, THRESHOLD = 3, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.circuit = make(self.clock, 0.5, fail_max=self.FAIL_MAX, success_threshold=self.THRESHOLD, min_calls=10**9)
+        self.in_flight: list[tuple[Ticket, Any]] = []  # with what the model calls it
+        self.state = "closed"
+        self.names = 0
+        self.current: Any = 0  # what an outcome must carry to be heard: the closed spell's name, or the live probe's
+        self.failures = self.successes = self.failed_probes = 0
+        self.open_until = self.lease_end = 0.0
+
+    def refused_for(self) -> float | None:
+        now = self.clock.monotonic()
+        if self.state == "open":
+            left = self.open_until - now
+        elif self.state == "half_open" and self.current is not None:
+            left = min(self.lease_end - now, 0.1)
+        else:
+            return None
+        return left if left > 1e-6 else None
+
+    def model_admits(self, ticket: Ticket, lease: float) -> Any:
+        """Return what the model calls this admission, None for one that is not heard."""
+        if self.state == "closed":
+            assert not ticket.probe and ticket.transition is None
+            return self.current
+        assert ticket.probe
+        assert ticket.transition == (Transition("open", "half_open") if self.state == "open" else None)
+        if self.state == "open":
+            self.successes = 0
+        self.state = "half_open"
+        self.names += 1
+        self.current = self.names
+        self.lease_end = self.clock.monotonic() + lease
+        return self.current
+
+    def model_opens(self, retry_after: float | None) -> Transition:
+        wait = max(min(2.0 * 2.0**self.failed_probes, 30.0), retry_after or 0.0) * 1.05
+        old, self.state, self.current = self.state, "open", None
+        self.open_until = self.clock.monotonic() + wait
+        return Transition(old, "open", wait)
+
+    def model_records(self, name: Any, health: Health, retry_after: float | None) -> Transition | None:
+        if name is None or name != self.current:
+            return None
+        if self.state == "closed":
+            if health is S:
+                self.failures = 0
+            elif health is F:
+                self.failures += 1
+                if self.failures >= self.FAIL_MAX:
+                    return self.model_opens(retry_after)
+            return None
+        self.current = None
+        if health is F:
+            self.failed_probes += 1
+            return self.model_opens(retry_after)
+        if health is S:
+            self.successes += 1
+            if self.successes >= self.THRESHOLD:
+                self.names += 1
+                self.state, self.current, self.failures, self.failed_probes = "closed", self.names, 0, 0
+                return Transition("half_open", "closed")
+        return None
+
+    @rule(lease=st.sampled_from([0.05, 1.0, 30.0]), exempt=st.booleans())
+    def request(self, lease: float, exempt: bool) -> None:
+        """A request asks to go."""
+        left = self.refused_for()
+        got = self.circuit.pass_exempt(lease) if exempt else self.circuit.admit(lease)
+        if isinstance(got, Refusal):
+            assert left is not None and not exempt
+            assert got.retry_after == pytest.approx(left)
+        elif left is not None:
+            assert exempt and not got.probe
+            self.in_flight.append((got, None))
+        else:
+            self.in_flight.append((got, self.model_admits(got, lease)))
+
+    @precondition(lambda self: self.in_flight)
+    @rule(
+        data=st.data(),
+        health=st.sampled_from([S, F, F, F, N]),
+        retry_after=st.sampled_from([None, 0.0, 5.0, 100.0]),
+    )
+    def answer(self, data: st.DataObject, health: Health, retry_after: float | None) -> None:
+        """Some request, perhaps one from long ago, comes to its end."""
+        ticket, name = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        expected = self.model_records(name, health, retry_after)
+        got = self.circuit.record(ticket, health, retry_after=retry_after)
+        assert (got is None) is (expected is None)
+        if got is not None and expected is not None:
+            assert got[:2] == expected[:2]
+            assert got.retry_after == (None if expected.retry_after is None else pytest.approx(expected.retry_after))
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def interrupt(self, data: st.DataObject) -> None:
+        """Some request ends without a verdict."""
+        ticket, name = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        if self.state == "half_open" and name is not None and name == self.current:
+            self.current = None
+        self.circuit.release(ticket)
+
+    @rule(seconds=st.sampled_from([0.05, 0.5, 2.1, 10.0, 31.5]))
+    def time_passes(self, seconds: float) -> None:
+        """Nothing happens for a while."""
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.state == "open")
+    @rule()
+    def wait_is_over(self) -> None:
+        """Exactly the wait passes that a refused caller was told."""
+        refusal = self.circuit.refusal()
+        if refusal is not None:
+            self.clock.advance(refusal.retry_after)
+            assert self.circuit.refusal() is None
+
+    @rule()
+    def fork(self) -> None:
+        """The process forks, and this is the child."""
+        if self.state == "half_open":
+            self.current = None
+        self.circuit.reset_after_fork()
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        """State and refusal are the model's."""
+        assert self.circuit.state == self.state
+        refusal, left = self.circuit.refusal(), self.refused_for()
+        assert (refusal is None) is (left is None)
+        if refusal is not None:
+            assert refusal.retry_after == pytest.approx(left)
+
+
+TestCircuitMachine = CircuitMachine.TestCase
