@@ -40,6 +40,7 @@ from .errors import (
 )
 from .guards.circuit import Refusal, Ticket, Transition
 from .outgoing import Outgoing, Sender, is_replayable, parameters, timeout_parts
+from .repairs.token import Refreshed
 from .runtime import Origin
 from .telemetry.events import Event, EventName, Telemetry
 
@@ -133,6 +134,7 @@ class Call:
         "sender",
         "started",
         "stream",
+        "swapped",
         "throttle",
         "ticket",
         "waited",
@@ -170,6 +172,7 @@ class Call:
         self.reconciled = False
         self.repaired: frozenset[Repair] = frozenset()
         self.refresh_failed = False
+        self.swapped = False
         self.ticket: Ticket | None = None
         self.discarded: list[Response] = []
         self.response: Response | None = None
@@ -488,14 +491,15 @@ class Call:
         possible = set()
         if outcome.failure is None and outcome.code in self.equipment.recoveries:
             possible.add(Repair.USER)
-        if self.origin.token is not None and not self._challenged():
+        token = self.origin.token
+        if token is not None and token.concerns(self.request) and not self._challenged():
             possible.add(Repair.REFRESH_TOKEN)
         if self.outgoing.signs():
             possible.add(Repair.RESYNC_CLOCK)
         return frozenset(possible)
 
     def _challenged(self) -> bool:
-        """Return whether a 401 asks for credentials of another kind, which an auth hook above us is to answer."""
+        """Return whether an answer asks for credentials of another kind, which an auth hook above us is to give."""
         response = self.response
         if response is None or self.outcome is None or self.outcome.code is not None:
             return False
@@ -524,8 +528,14 @@ class Call:
         self.repaired |= {repair}
         outgoing = self.outgoing
         if repair is Repair.REFRESH_TOKEN:
-            repaired = outgoing.refresh(self.deadline)
-            self.refresh_failed = not repaired
+            how = outgoing.refresh(self.deadline)
+            if how is Refreshed.NOT_NEEDED and not self.swapped:
+                # Nothing was refreshed, so the call still may: a script that logs in by itself carries a token that
+                # ends together with ours.
+                self.swapped = True
+                self.repaired -= {repair}
+            self.refresh_failed = how in (Refreshed.FAILED, Refreshed.HELD_BACK)
+            repaired = not self.refresh_failed
         elif repair is Repair.RESYNC_CLOCK:
             repaired = outgoing.resync(self.sender, self.deadline)
         else:
@@ -591,7 +601,7 @@ class Call:
             response.connection = self.sender  # type: ignore[assignment]
             for older in reversed(self.discarded):
                 transport.carry_cookies(older, response)
-            if not raises or not (unknown or outcome.error):
+            if not raises or not (unknown or outcome.error) or self._challenged():
                 return response
             raise self._typed(outcome, response, unknown, report)
         assert error is not None  # a send brings one or the other

@@ -92,7 +92,7 @@ class Outgoing:
             rewind_body(request)
         self._sends += 1
         if not origin.shadow:
-            if origin.token is not None:
+            if origin.token is not None and origin.token.concerns(request):
                 request = self._stamped(request, deadline)
             if origin.signer is not None and self.signs():
                 request = self._signed(request, sender, deadline)
@@ -102,7 +102,8 @@ class Outgoing:
     def _stamped(self, request: PreparedRequest, deadline: float) -> PreparedRequest:
         keeper = self._origin.token
         assert keeper is not None  # prepare() looked
-        if keeper.due():
+        # A caller's own token is left to the server to judge: no login for a request that has one.
+        if keeper.wants(request) and keeper.due():
             self._tell_refresh(keeper.prepare(deadline))
         request = with_own_headers(request)
         self._carried = keeper.stamp(request)
@@ -189,13 +190,13 @@ class Outgoing:
 
     # --- repairs
 
-    def refresh(self, deadline: float) -> bool:
-        """Get a token newer than the one that was refused. Returns whether there is one."""
+    def refresh(self, deadline: float) -> Refreshed:
+        """Get a token newer than the one that was refused."""
         keeper = self._origin.token
         assert keeper is not None  # asked for only where there is a token
         how = keeper.refresh(self._carried, deadline)
         self._tell_refresh(how)
-        return how in (Refreshed.BY_US, Refreshed.BY_ANOTHER)
+        return how
 
     def _tell_refresh(self, how: Refreshed | None) -> None:
         if how is Refreshed.BY_US:

@@ -273,6 +273,7 @@ def _token_keeper(
         clock=clock,
         random=random.random,
         wait=(retry.base, retry.factor, retry.jitter, retry.max_wait),
+        login_url=token.url,
     )
     return keeper, origins
 

@@ -170,7 +170,7 @@ def _readable(raw: object) -> bool:
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
     length = raw.length_remaining
     size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
-    if deadline is not _ENDLESS:
+    if deadline != _ENDLESS:
         _within(raw, clock, deadline)
     first = raw.read1(size, decode_content=True)
     if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
@@ -180,7 +180,7 @@ def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes
     while piece:
         body.write(piece)
         del piece
-        if deadline is not _ENDLESS:
+        if deadline != _ENDLESS:
             _within(raw, clock, deadline)
         piece = raw.read1(size, decode_content=True)
     return body.getvalue()
@@ -260,7 +260,7 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
     broken: Exception | None = None
     try:
         while raw.length_remaining:
-            if deadline is not _ENDLESS:
+            if deadline != _ENDLESS:
                 _within(raw, clock, deadline)
             wire.write(raw.read1(raw.length_remaining, decode_content=False))
     except (ux.HTTPError, BodyDeadlineError) as error:

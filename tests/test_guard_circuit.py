@@ -228,14 +228,29 @@ def test_success_threshold(clock: FakeClock) -> None:
     assert call(circuit, S) == Transition("half_open", "closed")
 
 
-def test_recovery_begins_with_a_clean_slate(clock: FakeClock) -> None:
-    """After closing, neither the failures in a row nor those in the window of the outage count."""
-    circuit = make(clock, window=3000.0)
-    for health in [F, S] * 10:
-        call(circuit, health)
+@pytest.mark.parametrize(("failures", "state"), [(9, "closed"), (10, "open")])
+def test_recovery_begins_with_a_clean_slate(clock: FakeClock, failures: int, state: str) -> None:
+    """After closing, neither the failures of the outage count nor the successes before it."""
+    circuit = make(clock, fail_max=1000, min_calls=10, window=3000.0)
+    for _ in range(30):
+        call(circuit, S)
     clock.advance(trip(circuit))
     call(circuit, S)
-    assert [call(circuit, F) for _ in range(4)] == [None] * 4
+    for _ in range(failures):
+        call(circuit, F)
+    assert circuit.state == state
+
+
+def test_who_waits_as_told_is_not_told_to_wait_again() -> None:
+    """The seconds of a refusal, slept on a clock of floats, are enough: no rounding leaves a rest."""
+    for n in range(300):
+        clock = FakeClock(n / 700)  # near 0, as a simulation's: sums are exact where a clock has long been running
+        circuit = make(clock, n / 300)
+        trip(circuit)
+        refusal = circuit.admit(LEASE)
+        assert isinstance(refusal, Refusal)
+        clock.sleep(refusal.retry_after)
+        assert admitted(circuit).probe
 
 
 @pytest.mark.parametrize(
@@ -372,6 +387,12 @@ def test_a_closed_circuit_takes_no_lock(clock: FakeClock) -> None:
             assert circuit.refusal() is None and circuit.state == "closed"
         call(circuit, F)
         call(circuit, S)
+
+
+def test_threads_that_fail_first_share_one_breaker(clock: FakeClock) -> None:
+    """Who loads pybreaker second finds what the first one made, and its counts."""
+    circuit = make(clock)
+    assert circuit._load() is circuit._load()
 
 
 def in_threads(count: int, task: Any) -> list[Any]:

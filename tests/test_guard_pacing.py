@@ -39,9 +39,9 @@ def test_a_period_is_taken_a_little_longer(rate: Rate, period: float) -> None:
 
 
 @given(
-    limit=st.integers(1, 40),
+    limit=st.sampled_from([1, 2, 3, 5, 8, 12, 17, 20]),
     stamps=st.sampled_from([4, 1024]),
-    gaps=st.lists(st.floats(0.0, 2.0), max_size=150),
+    gaps=st.lists(st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]), min_size=30, max_size=150),
 )
 def test_no_window_carries_more_than_its_limit(limit: int, stamps: int, gaps: list[float]) -> None:
     """Wherever a period is laid over the slots taken, it holds at most the limit; memory is bounded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,14 @@ class TestCooldown:
         assert go(limit, clock) == 2
         assert clock.monotonic() - begin == pytest.approx(60.0)
 
+    def test_who_waits_as_told_is_not_told_to_wait_again(self) -> None:
+        """The seconds that a lone waiter is told, slept on a clock of floats, are enough."""
+        for n in range(1, 300):
+            clock = FakeClock(n / 700)  # near 0, as a simulation's: sums are exact where a clock has long been running
+            limit = make(clock)
+            limit.throttled(n / 11)
+            assert go(limit, clock) == 2
+
     @pytest.mark.parametrize("adaptive", [False, True])
     def test_waiters_are_released_one_by_one(self, clock: FakeClock, adaptive: bool) -> None:
         """After a cooldown the first goes at once and the others follow at a pace, in order: no herd."""
@@ -141,8 +150,10 @@ class TestCooldown:
         assert times[0] == pytest.approx(5.0)
         rate = 20.0 * 0.7 if adaptive else 10.0
         assert times[1] - times[0] == pytest.approx(1 / rate, rel=0.01)
-        gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
-        assert min(gaps) >= 1 / 20.0 if adaptive else gaps == pytest.approx([0.1] * 29)
+        # Slower than before the throttle for so long; at a constant pace where nothing was learned.
+        assert (
+            times[-1] - times[0] > 29 / 20.0 if adaptive else times == pytest.approx([5.0 + n / 10 for n in range(30)])
+        )
 
     def test_those_who_slept_outside_the_line_are_no_herd_either(self, clock: FakeClock) -> None:
         """Who comes when the cooldown is over is held for a moment longer, so that not all go at once."""
@@ -211,12 +222,12 @@ class TestOrder:
 
 class TestLeave:
     def test_a_place_in_the_line(self, clock: FakeClock) -> None:
-        """Who leaves makes room for those behind, who notice within a second; leaving twice harms nobody."""
+        """Who leaves makes room for those behind, who notice soon; leaving twice harms nobody."""
         limit = make(clock, rates=(Rate(1, 10.0),))
         go(limit, clock)
         first, second, third = (limit.enter(MARKET_DATA) for _ in range(3))
         assert limit.poll(first) == pytest.approx(10.05)
-        assert limit.poll(third) == pytest.approx(11.05)  # not 30: those ahead may leave
+        assert limit.poll(third) == pytest.approx(10.3)  # not 30: those ahead may leave
         limit.leave(second)
         limit.leave(second)
         clock.advance(10.05)
@@ -255,9 +266,10 @@ class TestLeave:
         """Who was interrupted in the middle of taking a turn can leave without taking another's place."""
         limit = make(clock, rates=(Rate(5, 10.0),))
         interrupted, other = limit.enter(ORDERS), limit.enter(ORDERS)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(SlidingWindow, "take", _interrupt)
-            limit.poll(interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                limit.poll(interrupted)
         limit.leave(interrupted)
         assert limit.poll(other) == 0.0
 
@@ -276,6 +288,14 @@ class TestAdaptive:
         # A moment's worth of slots may be caught up, none here; the curve is steep at first.
         assert 20 / 100.0 < times[-1] - times[0] < 20 / 70.0
 
+    def test_cuts_what_was_paced(self, clock: FakeClock) -> None:
+        """Requests that stood in line count as sent, like those that did not have to."""
+        limit = make(clock, rates=(Rate(20, 1.0),))
+        let_go(limit, clock, [(n / 20, MARKET_DATA) for n in range(200)])
+        limit.throttled(1.0)
+        times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 6)]
+        assert 5 / (times[5] - times[0]) == pytest.approx(20 * 0.7, rel=0.1)
+
     def test_probes_back_up(self, clock: FakeClock) -> None:
         """Under a demand that never ends the rate comes back to what it was, rests, and then exceeds it."""
         limit = make(clock)
@@ -289,7 +309,7 @@ class TestAdaptive:
         assert sent(0.0, 5.0) == 0
         assert sent(5.0, 6.0) == pytest.approx(8, abs=1)
         assert sent(6.0, 8.0) == pytest.approx(20, abs=1)
-        assert sent(8.0, 10.0) > 25
+        assert sent(8.0, 10.0) > 22
 
     def test_one_episode_is_one_cut(self, clock: FakeClock) -> None:
         """64 threads that are throttled together slow down once, not 64 times."""
@@ -300,7 +320,7 @@ class TestAdaptive:
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 11)]
         assert times[-1] - times[0] == pytest.approx(10 / 70.0, rel=0.05)
 
-    @pytest.mark.parametrize(("pause", "rate"), [(0.5, 70.0), (1.0, 51.0)])
+    @pytest.mark.parametrize(("pause", "rate"), [(0.5, 70.0), (1.0, 61.0)])
     def test_throttles_without_a_cooldown(self, clock: FakeClock, pause: float, rate: float) -> None:
         """Those within a second answer requests from before the cut; a later one cuts the cut rate again."""
         limit = make(clock)
@@ -309,7 +329,7 @@ class TestAdaptive:
         clock.advance(pause)
         limit.throttled(0.0)
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 31)]
-        assert 20 / (times[30] - times[10]) == pytest.approx(rate, rel=0.15)
+        assert 20 / (times[30] - times[10]) == pytest.approx(rate, rel=0.1)
 
     def test_a_new_episode_cuts_again(self, clock: FakeClock) -> None:
         """A throttle after the cooldown cuts from the rate in force, not from the sends before the first."""
@@ -339,8 +359,7 @@ class TestAdaptive:
         demand(limit, clock, 10.0, 10.0)
         limit.throttled(5.0)
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 500)]
-        gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
-        assert all(sum(gaps[n : n + 100]) > 0.05 for n in range(400))
+        assert all(later - sooner > 0.2 for sooner, later in zip(times, times[100:], strict=False))
 
     def test_can_be_switched_off(self, clock: FakeClock) -> None:
         """Without it a throttle with a Retry-After of 0 holds nobody."""
@@ -368,26 +387,30 @@ class TestAdaptive:
 @given(
     rates=st.lists(st.builds(Rate, st.integers(1, 12), st.sampled_from([0.5, 1.0, 3.0])), min_size=1, max_size=3),
     arrivals=st.lists(st.tuples(st.floats(0.0, 5.0), st.sampled_from([ORDERS, MARKET_DATA])), min_size=1, max_size=60),
-    throttled=st.booleans(),
+    retry_after=st.sampled_from([None, 0.0, 1.0]),
+    adaptive=st.booleans(),
 )
-def test_the_laws_of_the_line(rates: list[Rate], arrivals: list[tuple[float, int]], throttled: bool) -> None:
-    """All go, each lane in order, and no window, wherever it is laid, carries more than its limit."""
+def test_the_laws_of_the_line(
+    rates: list[Rate], arrivals: list[tuple[float, int]], retry_after: float | None, adaptive: bool
+) -> None:
+    """All go, none during the cooldown, and no window, wherever it is laid, carries more than its limit."""
     clock = FakeClock(0.0)
-    limit = make(clock, rates=tuple(rates))
-    if throttled:
-        limit.throttled(1.0)
+    limit = make(clock, rates=tuple(rates), adaptive=adaptive)
+    if retry_after is not None:
+        limit.throttled(retry_after)
     arrivals.sort(key=lambda arrival: arrival[0])
     gone = let_go(limit, clock, arrivals)
-    assert len(gone) == len(arrivals)
+    assert len(gone) == len(arrivals) and not any(limit._lanes)
     times = [at for at, _ in gone]
+    assert times[0] > (retry_after or 0.0) - 1e-5
     for rate in rates:
         assert all(b - a >= rate.period for a, b in zip(times, times[rate.limit :], strict=False))
-    for priority in (ORDERS, MARKET_DATA):
-        # Slots that are free at the same moment may be taken in any order.
-        in_lane = {n: at for at, n in gone if arrivals[n][1] == priority}
-        assert all(in_lane[a] <= in_lane[b] + 1e-6 for a, b in zip(sorted(in_lane), sorted(in_lane)[1:], strict=False))
-    if not throttled:
-        assert not any(limit._lanes) and limit.remaining() == 0.0
+    if retry_after is None or not adaptive:
+        for priority in (ORDERS, MARKET_DATA):
+            # In order, but for slots that are free at the same moment. Not so while a rate probes back up: it is
+            # faster than was foretold, so some may still sleep when there are slots enough for all.
+            lane = [at for n, at in sorted((n, at) for at, n in gone) if arrivals[n][1] == priority]
+            assert all(sooner <= later + 1e-5 for sooner, later in itertools.pairwise(lane))
 
 
 def test_64_threads_keep_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

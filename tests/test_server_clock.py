@@ -299,12 +299,12 @@ class TestSync:
         assert server.asked == 2
         assert estimate.offset == pytest.approx(10.0, abs=0.001)
 
-    @pytest.mark.parametrize(("timeout", "asked"), [(0.0, 1), (0.3, 2), (0.5, 3), (None, 3)])
+    @pytest.mark.parametrize(("timeout", "asked"), [(0.0, 1), (0.25, 1), (0.3, 2), (0.6, 3), (None, 3)])
     def test_no_sample_is_begun_that_the_call_cannot_spare(
         self, clock: FakeClock, server: Server, timeout: float | None, asked: int
     ) -> None:
-        """With 200 ms a sample, the time given decides how many are taken; one always is."""
-        server.delays = [(0.1, 0.1)] * 3
+        """With 250 ms a sample, the time given decides how many are taken; one always is."""
+        server.delays = [(0.125, 0.125)] * 3
         assert ServerClock(clock, server).sync(timeout=timeout)
         assert server.asked == asked
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import doctest
+import importlib
 import json
 import threading
 from collections.abc import Iterator
@@ -419,7 +421,12 @@ def test_the_journal_keeps_only_so_much(session: requests.Session) -> None:
 
 def test_an_entry_that_was_dropped_does_not_come_back(gateway: Gateway) -> None:
     """A request that is still being served when the journal begins anew is no part of the new one."""
-    gateway.respond("/", lambda request: gateway.reset_journal() or b"")
+
+    def begin_anew(request: Request) -> bytes:
+        gateway.reset_journal()
+        return b""
+
+    gateway.respond("/", begin_anew)
     assert requests.get(gateway.url).status_code == 200
     assert gateway.journal == []
 
@@ -469,3 +476,10 @@ def test_waiting_for_requests_has_an_end(gateway: Gateway) -> None:
         gateway.wait_for(2, timeout=0.01)
     with pytest.raises(TimeoutError, match="0 of 1"):
         gateway.wait_for(1, method="POST", timeout=0.01)
+
+
+@pytest.mark.parametrize("name", ["resilient_adapter.testing", "resilient_adapter.testing.clock"])
+def test_the_documentation_s_examples_run(name: str) -> None:
+    """What the docstrings show is what happens."""
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried and not failed

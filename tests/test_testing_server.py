@@ -67,7 +67,8 @@ def test_chunks_add_up_to_the_body(quiet: Gateway, pieces: list[bytes]) -> None:
 
 def test_requests_are_read_however_the_bytes_arrive(quiet: Gateway) -> None:
     """One byte at a time, an empty line before it: still the same request."""
-    text = b"\r\nPOST /slow?a=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    head = b"\r\nPOST /slow?a=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    text = head + b"1\r\nx\r\n0\r\n\r\n"
     with socket.create_connection(("127.0.0.1", quiet.port)) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(len(text)):
@@ -221,7 +222,7 @@ def test_a_head_has_no_body_and_says_how_long_it_would_be(gateway: Gateway) -> N
 
 
 def test_a_chunked_answer_is_framed_for_the_client(gateway: Gateway) -> None:
-    """In chunks for HTTP/1.1, the empty body too; up to the end of the connection for HTTP/1.0, which knows no chunks."""
+    """In chunks for HTTP/1.1, the empty body too; HTTP/1.0 knows none, and reads to the end of the connection."""
     gateway.respond("/", b"hello", headers={"Transfer-Encoding": "chunked"})
     gateway.respond("/empty", b"", headers={"transfer-encoding": "chunked"})
     assert talk(gateway, b"GET / HTTP/1.1\r\n\r\n").endswith(b"chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
@@ -332,10 +333,12 @@ def test_a_gateway_that_is_down_can_be_stopped() -> None:
 
 
 def test_a_handler_may_take_its_own_gateway_down(gateway: Gateway) -> None:
-    """A crash in the middle of a request: its client hears nothing."""
+    """A crash in the middle of a request: its client hears nothing, and stop() waits for the handler to end."""
+    noticed = threading.Event()
 
     def crash(request: Request) -> Answer:
         gateway.down()
+        noticed.wait(5)
         return Answer.success()
 
     gateway.respond("/crash", crash)
@@ -343,6 +346,9 @@ def test_a_handler_may_take_its_own_gateway_down(gateway: Gateway) -> None:
         requests.get(gateway.url + "/crash")
     with pytest.raises(requests.ConnectionError, match="refused"):
         requests.get(gateway.url)
+    assert not gateway.journal[0].executed
+    noticed.set()
+    gateway.stop()
     assert gateway.journal[0].executed
 
 

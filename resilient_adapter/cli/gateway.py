@@ -6,9 +6,8 @@ import argparse
 import math
 import re
 
+from ..core.rates import Rate, parse_rate
 from . import CommandError
-
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,7 +20,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--port", type=_port, default=8088, help="the port (default 8088); 0: any free one")
     parser.add_argument(
-        "--rate-limit", metavar="N/UNIT", type=_rate, help="answer what exceeds it with -1003; UNIT: s, min or h (10/s)"
+        "--rate-limit", metavar="RATE", type=_rate, help="answer what exceeds this rate with -1003: 10/s, 1200/min"
     )
     parser.add_argument(
         "--token-ttl",
@@ -74,11 +73,11 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _rate(text: str) -> tuple[int, float]:
-    match = re.fullmatch("([1-9][0-9]{0,8})/(s|min|h)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate such as 10/s or 1200/min")
-    return int(match[1]), _SECONDS[match[2]]
+def _rate(text: str) -> Rate:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def _share(text: str) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from ..errors import SettingsError
+from . import CommandError
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -24,7 +24,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry the command out; return 0, or 2 where the settings are not valid."""
+    """Carry the command out and return 0.
+
+    Raises:
+        CommandError: the settings cannot be used.
+    """
     from ..settings.sources import explain_settings
     from ..settings.template import template
     from ..settings.values import HIDDEN
@@ -35,13 +39,18 @@ def run(args: argparse.Namespace) -> int:
     try:
         rows = explain_settings(args.settings)
     except SettingsError as error:
-        print(f"resilient-adapter settings: {error}", file=sys.stderr)
-        return 2
+        raise CommandError(str(error)) from None
     if args.json:
         print(json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False))
         return 0
     width = max(len(row.key) for row in rows)
     for row in rows:
-        value = "none" if row.value is None else HIDDEN if row.value == HIDDEN else json.dumps(row.value)
+        value = (
+            "none"
+            if row.value is None
+            else HIDDEN
+            if row.value == HIDDEN
+            else json.dumps(row.value, ensure_ascii=False)
+        )
         print(f"{row.key:<{width}}  {value}  # {row.origin}")
     return 0

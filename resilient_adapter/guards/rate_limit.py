@@ -37,8 +37,8 @@ _OUTGROWN = 2.0
 # A thread that wakes late must not lose the slots that passed meanwhile: so many seconds of them may be caught up.
 _CATCH_UP = 0.05
 
-# Those behind others ask again this often, since the others may leave.
-_ASK_AGAIN = 1.0
+# Those behind others ask again this often: the others may leave, and a rate that is probing back up grows.
+_ASK_AGAIN = 0.25
 
 
 class Waiter:

@@ -267,7 +267,7 @@ def _at(document: Any, path: str) -> Any:
 
 
 def _epoch_ms(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 14:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if type(value) is not int or not 0 < value < _MILLISECONDS_BELOW:  # not isinstance: True is no time
         return None

@@ -96,8 +96,8 @@ class HmacSigner:
         paths: patterns, as in ``fnmatch``, of the paths that it signs; case counts.
 
     Attributes:
-        server_clock: where the time comes from, unless it is given. A signer starts with one of its own, which tells
-            the local time; whoever sends its requests may set another. Copies and pickles start anew.
+        server_clock: where the time comes from. A signer starts with one of its own, which tells the local time;
+            whoever sends its requests sets another. Copies and pickles start anew.
 
     Raises:
         ValueError: an argument that cannot be used. Neither key nor secret is ever in its text.
@@ -183,18 +183,7 @@ class HmacSigner:
         return any(fnmatchcase(path, pattern) for pattern in self.paths)
 
     def __call__(self, request: PreparedRequest) -> None:
-        """Sign the request, in place, with the time that ``server_clock`` tells."""
-        self.sign_at(request, self.server_clock.now_ms())
-
-    def sign_at(self, request: PreparedRequest, now_ms: int) -> None:
-        """Sign the request, in place.
-
-        One signer may serve several origins, each with a clock of its own: so the time can be given.
-
-        Args:
-            request: a copy of the caller's.
-            now_ms: the server's time in milliseconds since the epoch.
-        """
+        """Sign the request, in place."""
         base, query, fragment = _split_url(request)
         form = _form(request)
         parameters = [
@@ -204,7 +193,7 @@ class HmacSigner:
         ]
         if not any(name == _RECV_WINDOW for name, _ in parameters):
             parameters.append((_RECV_WINDOW, str(self.recv_window)))
-        parameters.append((_TIMESTAMP, str(now_ms)))
+        parameters.append((_TIMESTAMP, str(self.server_clock.now_ms())))
         # Sorted by name alone, which is stable: repeated names keep their order.
         payload = urlencode(sorted(parameters, key=itemgetter(0)), errors="surrogateescape")
         signed = f"{payload}&{_SIGNATURE}={self._sign(payload)}"
@@ -235,7 +224,7 @@ class HmacSigner:
                 return variant
         return None
 
-    def resign(self, request: PreparedRequest, variant: SigningVariant, now_ms: int | None = None) -> None:
+    def resign(self, request: PreparedRequest, variant: SigningVariant) -> None:
         """Sign a caller's own request afresh, in place and in the caller's form.
 
         Its timestamp (in its own unit) and its signature are replaced. All else stays as it is, byte for byte: the
@@ -244,7 +233,6 @@ class HmacSigner:
         Args:
             request: one whose signature ``reproduces`` accepted.
             variant: what ``reproduces`` returned for it.
-            now_ms: the server's time in milliseconds since the epoch; None: what ``server_clock`` tells.
 
         Raises:
             ValueError: the request is not one that ``reproduces`` accepts.
@@ -253,9 +241,8 @@ class HmacSigner:
         written = _timestamp(parts)
         if written is None or len(parts.values(_SIGNATURE)) != 1:
             raise ValueError("the request carries no signature of its caller that can be made afresh")
-        if now_ms is None:
-            now_ms = self.server_clock.now_ms()
-        parts = parts.replace(_TIMESTAMP, str(now_ms // 1000 if written < SECONDS_BELOW else now_ms))
+        now = self.server_clock.now_ms()
+        parts = parts.replace(_TIMESTAMP, str(now // 1000 if written < SECONDS_BELOW else now))
         payload = parts.payload(variant)
         if payload is None:
             raise ValueError("the request was not signed in this way")

@@ -63,7 +63,8 @@ class Refreshed(str, Enum):
     """How a refresh ended."""
 
     BY_US = "by_us"  # this thread asked the source
-    BY_ANOTHER = "by_another"  # the token in hand is newer than the one refused
+    BY_ANOTHER = "by_another"  # another thread asked the source, and this one waited for it
+    NOT_NEEDED = "not_needed"  # the token in hand is another than the one refused: that was merely older
     FAILED = "failed"  # this thread asked the source, in vain
     HELD_BACK = "held_back"  # a refresh failed a moment ago, or takes too long: the source is not asked again yet
 
@@ -81,6 +82,7 @@ class TokenKeeper:
         clock: the clock that expiries and backoffs go by.
         random: uniform random numbers in [0, 1), for the backoff's jitter.
         wait: the backoff recipe after a failed refresh: base, factor, jitter and max_wait, in seconds.
+        login_url: where the source logs in, where that is known: a request to it is given no token.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class TokenKeeper:
         clock: Clock,
         random: Callable[[], float],
         wait: tuple[float, float, float, float],
+        login_url: str | None = None,
     ) -> None:
         self._source = source
         self.header = header
@@ -101,6 +104,7 @@ class TokenKeeper:
         self._clock = clock
         self._random = random
         self._wait = wait
+        self._login_url = login_url
         self._token: Token | None = None
         self._due = 0.0  # epoch seconds from which the token is refreshed ahead of time
         self._ends = float("inf")  # epoch seconds at which it is known to end
@@ -127,6 +131,15 @@ class TokenKeeper:
         """Return whether a send should be preceded by :meth:`prepare`. Cheap; a question."""
         return self._clock.time() >= self._due and self._leader != threading.get_ident()
 
+    def concerns(self, request: PreparedRequest) -> bool:
+        """Return whether a request is one that needs a token: all but a login itself."""
+        return self._login_url is None or request.url != self._login_url
+
+    def wants(self, request: PreparedRequest) -> bool:
+        """Return whether a request has no token, or one known to be stale. A question."""
+        carried = self.carried(request)
+        return carried is None or carried in self._stale
+
     def stamp(self, request: PreparedRequest) -> str | None:
         """Set the token on a request, in place of one that is missing or known to be stale.
 
@@ -135,11 +148,10 @@ class TokenKeeper:
         value = self.value()
         if self._leader == threading.get_ident():
             return None  # the source's own login, through the same adapter
-        carried = self.carried(request)
-        if value is not None and (carried is None or carried in self._stale):
+        if value is not None and self.wants(request):
             request.headers[self.header] = self._prefix + value
             return value
-        return carried
+        return self.carried(request)
 
     def carried(self, request: PreparedRequest) -> str | None:
         """Return what a request carries under our header, without our scheme, or None."""
@@ -179,13 +191,19 @@ class TokenKeeper:
             deadline: monotonic instant until which another thread's refresh is waited for.
             expired: False where the token is merely due: it is not stale yet.
         """
+        waited = False
         with self._lock:
             while True:
                 if refused is not None and expired:
                     self._remember_stale(refused)
                 token = self._token
-                if token is not None and token.value != refused and token.value not in self._stale:
-                    return Refreshed.BY_ANOTHER
+                if (
+                    token is not None
+                    and token.value != refused
+                    and token.value not in self._stale
+                    and self._clock.time() < self._ends
+                ):
+                    return Refreshed.BY_ANOTHER if waited else Refreshed.NOT_NEEDED
                 if self._leader is None:
                     break
                 if self._leader == threading.get_ident():
@@ -194,6 +212,7 @@ class TokenKeeper:
                 if left <= 0:
                     return Refreshed.HELD_BACK
                 failures = self._failures
+                waited = True
                 self._landed.wait(min(left, _LOOK))
                 if self._failures > failures:
                     return Refreshed.HELD_BACK

@@ -84,9 +84,10 @@ def _signing(settings: Settings, tree: Tree) -> Iterator[str]:
 
 def _shared(settings: Settings, tree: Tree) -> Iterator[str]:
     tokens = _given(tree, "shared.tokens")
-    for other in ("shared.url", "shared.token_key"):
-        if tokens and tokens.value and not _given(tree, other):
-            yield _need(tokens, other)
+    if tokens and tokens.value and settings.shared.token_key is None:
+        yield _need(tokens, "shared.token_key: tokens are kept encrypted only")
+    if tokens and tokens.value and settings.shared.url is None:
+        yield _need(tokens, "shared.url: there is nowhere to keep them")
 
 
 def _codes(settings: Settings, tree: Tree) -> Iterator[str]:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from ..core.origin import normalize_origin
+from ..core.origin import normalize_origin, origin_of
 from ..core.rates import parse_rate
 from ..errors import SettingsError
 from .values import HIDDEN, CredentialUrl, FrozenDict, Secret, SecretDict, leaves, merge, shown
@@ -134,7 +134,7 @@ def described(value: object, hide: bool) -> str:
         hide = hide or isinstance(value, Secret) or _harmless(value) != value or len(value) > 80
         return "this text" if hide else json.dumps(str(value), ensure_ascii=False)
     if isinstance(value, (int, float)):
-        return "a number" if hide or abs(value) > 1e80 else repr(value)
+        return "a number" if hide or (isinstance(value, int) and abs(value) > 1e80) else repr(value)
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, (list, tuple)):
@@ -161,11 +161,9 @@ class Kind:
 
     def check(self, value: Any) -> Any:
         """Return the value as it is kept; ValueError, with a text or without, where it is not allowed."""
-        raise NotImplementedError
 
     def from_text(self, text: str) -> Any:
         """Return what a text in the environment stands for; ValueError where it stands for nothing."""
-        return text
 
     def parse(self, text: str, at: Place) -> Any:
         """Return what a text in the environment stands for, for ``read`` to check."""
@@ -297,15 +295,15 @@ class Text(Kind):
 
     def __init__(
         self,
-        allowed: str = "a text that is not empty",
-        convert: Callable[[str], str] | None = None,
+        allowed: str,
+        convert: Callable[[str], str],
         *,
         optional: bool = False,
         secret: bool = False,
     ) -> None:
         super().__init__(optional=optional, secret=secret)
         self.allowed = allowed
-        self._convert = convert
+        self.convert = convert
 
     def from_text(self, text: str) -> Any:
         if not text.startswith("{"):
@@ -323,22 +321,23 @@ class Text(Kind):
         text = self.convert(str(value))
         return Secret(text) if self.secret or isinstance(value, Secret) else text
 
-    def convert(self, text: str) -> str:
-        if self._convert is not None:
-            return self._convert(text)
-        if not text:
-            raise ValueError
-        return text
-
 
 class Url(Text):
-    """A URL that may hold credentials: shown without them."""
+    """A URL that may hold credentials: shown without them.
+
+    Args:
+        allowed: what it has to be, in words.
+        pattern: what it has to look like.
+    """
 
     def __init__(self, allowed: str, pattern: str) -> None:
         super().__init__(allowed, matching(pattern), optional=True, secret=True)
 
     def check(self, value: Any) -> Any:
         url = super().check(value)
+        if not url.startswith("file:"):
+            # What has no clear host cannot be shown without its password either: "https://user:a/b@host".
+            origin_of(url)
         return url if isinstance(value, Secret) else CredentialUrl(url)
 
 
@@ -423,7 +422,8 @@ class Table(Kind):
 
     def entries(self, value: Any, at: Place) -> Iterable[tuple[Any, Any]]:
         if not isinstance(value, Mapping):
-            raise at.error(f"must be a table, not {described(value, self.secret)}")
+            # Whatever was put where a table belongs may have been meant for a secret in it.
+            raise at.error(f"must be a table, not {described(value, hide=True)}")
         return value.items()
 
     def rows(self, key: tuple[str, ...], current: Any, tree: Tree) -> Iterator[Row]:

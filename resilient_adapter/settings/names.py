@@ -44,7 +44,7 @@ def nearest_key(path: Path) -> str:
     for parent in parents:
         group = cast(Group, group.child(parent))
     neighbours = get_close_matches(name, group.keys, 1)
-    if neighbours:
+    if neighbours and "." not in name:
         return dotted((*parents, neighbours[0]))
     elsewhere = {spelling: key for key in reversed(known_keys()) for spelling in (key[-1], ".".join(key))}
     spellings = get_close_matches(name, elsewhere, 1, cutoff=0.8)

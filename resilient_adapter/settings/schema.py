@@ -157,7 +157,7 @@ class TokenSettings:
 
     url: str | None = _key(
         None,
-        Url("an absolute URL with http or https", r"(?i:https?)://[^\s/?#\\]+(?:[/?][!-~]*)?"),
+        Url("an absolute URL with http or https", r"(?i:https?)://[!-~]+"),
         "Where a token is fetched.",
         '"https://gateway.example/api/login"',
     )
@@ -245,7 +245,7 @@ class SharedSettings:
 
     url: str | None = _key(
         None,
-        Url("redis://HOST, rediss://HOST or file:///PATH", r"rediss?://[^\s/?#\\]+[!-~]*|file:///[^?#\0]+"),
+        Url("redis://HOST, rediss://HOST or file:///PATH", r"rediss?://[!-~]+|file:///[^?#\0]+"),
         "Where circuits, cooldowns, pacing and refreshes are shared between processes.",
         '"redis://localhost:6379/0"',
     )

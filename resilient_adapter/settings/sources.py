@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import SettingsError
 from .checks import check
-from .kinds import Kind, Place, Row, Source, Tree, dotted
+from .kinds import Kind, Place, Row, Source, Tree
 from .names import FILE_VARIABLE, PREFIX, nearest_variable
 from .schema import ROOT, Settings
 from .values import merge
@@ -97,9 +97,8 @@ def _environment_tree(variables: Mapping[str, tuple[str, str]], environ: Mapping
         path = _key_of(capitals)
         kind = _kind_at(path)
         if kind is None:
-            key = f"{dotted(path)} " if path else ""
             raise SettingsError(
-                f"{key}(environment variable {name}): unknown key; the nearest known is {nearest_variable(name)}"
+                f"environment variable {name}: unknown key; the nearest known is {nearest_variable(name)}"
                 " (two underscores between levels)"
             )
         place = Place(Source(f"environment variable {name}", Path(), environ))
@@ -173,7 +172,7 @@ def _read_file(path: Path, named: str | None, environ: Mapping[str, str]) -> Tre
 def _toml(text: str, path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
-    else:
+    else:  # Python 3.10
         import tomli as tomllib
     try:
         return tomllib.loads(text)

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from ..clock import SYSTEM_CLOCK, Clock
 from .faults import Delivery, Fault
 from .messages import Answer, HeadersLike, Received, Request, RetryAfter, header_pairs
 from .server import Incoming, Server
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Body: TypeAlias = "Answer | bytes | str | dict[str, Any] | list[Any]"
 
@@ -138,7 +141,7 @@ class Gateway:
 
     # Running.
 
-    def start(self) -> Gateway:
+    def start(self) -> Self:
         """Begin to listen, and return the gateway itself.
 
         Raises:
@@ -162,7 +165,7 @@ class Gateway:
         """Listen again on the same port, after `down()`."""
         self._server.resume()
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(

@@ -113,8 +113,8 @@ class Server:
         host = self._address[0]
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            if os.name == "posix":  # elsewhere it would let two servers share a port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Take a port whose old connections still linger; outside POSIX it would let two servers share one.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
             listener.bind((host, port))
         except BaseException:
             listener.close()
@@ -122,19 +122,19 @@ class Server:
         return listener
 
     def _shut_down(self) -> None:
-        if self._acceptor is None or self._waker is None:
-            return
-        self._halt.set()
-        with self._waker:
-            self._waker.send(b"x")
-        self._acceptor.join(_JOIN)
-        self._acceptor = self._waker = None
+        if self._acceptor is not None and self._waker is not None:
+            self._halt.set()
+            with self._waker:
+                self._waker.send(b"x")
+            self._acceptor.join(_JOIN)
+            self._acceptor = self._waker = None
+        # Even where nobody is accepted any more: the thread of a handler that took its gateway down may still run.
         with self._lock:
             links = list(self._links)
             for link in links:
                 link.shut_down()
         for link in links:
-            if link.thread is not threading.current_thread():  # a handler may take its own gateway down
+            if link.thread is not threading.current_thread():
                 link.thread.join(_JOIN)
 
     def _accept(self, listener: socket.socket, wakened: socket.socket, halt: threading.Event) -> None:
