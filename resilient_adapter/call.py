@@ -208,7 +208,6 @@ class Call:
                     return self._deliver(Why.BUDGET)
             elif not self._repair(decision.repair):
                 return self._deliver(Why.REPAIRED_ALREADY)
-            self._set_aside()
 
     # --- guards admit
 
@@ -344,6 +343,8 @@ class Call:
         """Prepare, send once, and tell the guards how it went. None where the deadline passed before the send."""
         origin, clock, ticket = self.origin, self.clock, self.ticket
         try:
+            # Not sooner: while it waited for the guards, the call might have had to deliver it.
+            self._set_aside()
             request = self.outgoing.prepare(self.sender, self.deadline)
             if self.outgoing.news:
                 self._tell_news()
@@ -600,7 +601,8 @@ class Call:
             # Digest auth sends through it: past us, were it the inner transport.
             response.connection = self.sender  # type: ignore[assignment]
             for older in reversed(self.discarded):
-                transport.carry_cookies(older, response)
+                if older is not response:
+                    transport.carry_cookies(older, response)
             if not raises or not (unknown or outcome.error) or self._challenged():
                 return response
             raise self._typed(outcome, response, unknown, report)

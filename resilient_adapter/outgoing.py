@@ -113,7 +113,8 @@ class Outgoing:
         signer, server_clock = self._origin.signer, self._origin.server_clock
         if server_clock is not None:
             if server_clock.due(self._clock.monotonic()):
-                self.resync(sender, deadline)
+                # One sample, waiting for nobody: the estimate in hand is good, only old.
+                server_clock.sync(lambda: self._server_time(sender, deadline), timeout=0.0)
             self._generation = server_clock.generation
         # At the last moment, after every wait: a signature ages.
         request = request.copy()
@@ -146,8 +147,9 @@ class Outgoing:
         if signed is None:
             return _INF
         server_clock = self._origin.server_clock
-        now = self._clock.time() if server_clock is None else server_clock.now_ms() / 1000
-        return signed.expires_at - now
+        # Not the server clock's own now_ms(): it tells the time late on purpose.
+        ahead = 0.0 if server_clock is None else server_clock.offset or 0.0
+        return signed.expires_at - (self._clock.time() + ahead)
 
     def timeout(self, left: float, *, own: bool) -> Any:
         """Return the timeout of the next send: the caller's, else the settings', within what is left.
@@ -159,6 +161,8 @@ class Outgoing:
         if self._origin.shadow:
             return self._timeout
         timeout = self._origin.timeout if self._timeout is None else self._timeout
+        if not _is_timeout(timeout):
+            return timeout  # requests itself says what is wrong with it
         connect, read = timeout_parts(timeout)
         if self.stretch != 1.0:
             connect = None if connect is None else connect * self.stretch
@@ -255,18 +259,22 @@ class Outgoing:
 
 
 def timeout_parts(timeout: Any) -> tuple[float | None, float | None]:
-    """Return connect and read timeout, in seconds, of whatever requests takes for a timeout."""
-    if isinstance(timeout, tuple) and len(timeout) == 2:
-        return timeout
+    """Return connect and read timeout, in seconds, of whatever requests takes for a timeout; None for no limit."""
     if isinstance(timeout, Timeout):
-        return _seconds(timeout._connect), _seconds(timeout._read)
-    if timeout is None or isinstance(timeout, (int, float)):
-        return timeout, timeout
-    return None, None  # requests itself says what is wrong with it
+        return _least(timeout._connect, timeout.total), _least(timeout._read, timeout.total)
+    return timeout if isinstance(timeout, tuple) else (timeout, timeout)
 
 
-def _seconds(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) else None
+def _is_timeout(timeout: Any) -> bool:
+    if isinstance(timeout, Timeout):
+        return True
+    parts = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    return len(parts) == 2 and all(part is None or isinstance(part, (int, float)) for part in parts)
+
+
+def _least(*values: Any) -> float | None:
+    # What is neither a number nor None stands for the sockets' own default, which is no limit.
+    return min((value for value in values if isinstance(value, (int, float))), default=None)
 
 
 def is_replayable(request: PreparedRequest) -> bool:
@@ -281,7 +289,7 @@ def with_own_headers(request: PreparedRequest) -> PreparedRequest:
     """Return a copy whose headers may be changed; the rest is shared. A full copy costs several times as much."""
     copy = PreparedRequest.__new__(PreparedRequest)
     copy.__dict__.update(request.__dict__)
-    headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict()
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     headers.update(request.headers)
     copy.headers = headers
     return copy

@@ -6,6 +6,7 @@ with equal settings and the same token source, signer, reconciler and clock ther
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import threading
@@ -186,6 +187,8 @@ class Runtime:
         # A signer that reads the server's time rides our clock, the same for all of its origins.
         self._server_clock: ServerClock | None = None
         if hasattr(self._signer, "server_clock"):
+            # A copy of ours: the same signer may serve another runtime, with another clock.
+            self._signer = copy.copy(self._signer)
             self._server_clock = self._signer.server_clock = ServerClock(clock, recv_window=self._signer.recv_window)
 
     def origin(self, url: str) -> Origin:

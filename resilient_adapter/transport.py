@@ -191,7 +191,7 @@ def _within(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> None:
     left = deadline - clock.monotonic()
     if left <= 0:
         raw.close()
-        raise BodyDeadlineError("the call's deadline ended while the response's body was being read")
+        raise BodyDeadlineError(_CUT_OFF)
     sock = _socket_of(raw)
     if sock is not None:
         timeout = sock.gettimeout()
@@ -295,9 +295,12 @@ def _as_requests(error: Exception) -> rx.RequestException:
 def discard(response: requests.Response, *, clock: Clock) -> None:
     """Give a response's connection back to the pool: read what little is left of it, else close it.
 
-    Merely dropped or closed, each would cost a new connection, and block a pool that is bounded.
+    Merely dropped or closed, each would cost a new connection, and block a pool that is bounded. What was read
+    already, ahead of the caller too, has given it back, and stays fit to be delivered.
     """
     raw = response.raw
+    if isinstance(getattr(raw, "_fp", None), _Replay):
+        return
     try:
         if response._content is False and _readable(raw):  # type: ignore[comparison-overlap]
             left = raw.length_remaining

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from resilient_adapter.core.rates import Rate
@@ -43,6 +43,7 @@ def test_a_period_is_taken_a_little_longer(rate: Rate, period: float) -> None:
     stamps=st.sampled_from([4, 1024]),
     gaps=st.lists(st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]), min_size=30, max_size=150),
 )
+@example(limit=8, stamps=4, gaps=[0.0, 0.9, *[0.0] * 6, 0.11, 0.0])  # neighbours under one stamp, far apart
 def test_no_window_carries_more_than_its_limit(limit: int, stamps: int, gaps: list[float]) -> None:
     """Wherever a period is laid over the slots taken, it holds at most the limit; memory is bounded."""
     with pytest.MonkeyPatch.context() as patch:

@@ -130,14 +130,6 @@ class TestCooldown:
         assert go(limit, clock) == 2
         assert clock.monotonic() - begin == pytest.approx(60.0)
 
-    def test_who_waits_as_told_is_not_told_to_wait_again(self) -> None:
-        """The seconds that a lone waiter is told, slept on a clock of floats, are enough."""
-        for n in range(1, 300):
-            clock = FakeClock(n / 700)  # near 0, as a simulation's: sums are exact where a clock has long been running
-            limit = make(clock)
-            limit.throttled(n / 11)
-            assert go(limit, clock) == 2
-
     @pytest.mark.parametrize("adaptive", [False, True])
     def test_waiters_are_released_one_by_one(self, clock: FakeClock, adaptive: bool) -> None:
         """After a cooldown the first goes at once and the others follow at a pace, in order: no herd."""

@@ -123,8 +123,9 @@ def register(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the demo. Returns 0 only if the run with the adapter lost nothing."""
+    del args  # it takes none
     started = SYSTEM_CLOCK.monotonic()
     events: list[Event] = []
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 
+# Nine digits are 31 years. Ten are an instant that was sent by mistake: believed, it would close an origin for decades.
 _DELAY_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -22,10 +25,10 @@ def backoff(repeat: int, *, base: float, factor: float, jitter: float, max_wait:
     Source: the reference's "Retry Strategy", ``(2 ** attempt) + random.random()``.
     """
     try:
-        wait = base * factor**repeat + u * jitter
+        wait = base * factor**repeat
     except OverflowError:
-        return max_wait
-    return min(wait, max_wait)
+        wait = math.inf if base else 0.0
+    return min(wait + u * jitter, max_wait)
 
 
 def parse_retry_after(value: str | None, *, now: float, date: str | None = None) -> float | None:
@@ -37,8 +40,8 @@ def parse_retry_after(value: str | None, *, now: float, date: str | None = None)
         date: the response's own ``Date`` header. An HTTP-date is measured from it where it is usable, so that a
             clock that differs from the server's does not lengthen or shorten the wait.
 
-    An HTTP-date in the past is a wait of 0. Negative or malformed values are unusable. Fractions of a second, which
-    the RFC does not know but servers send, are taken.
+    An HTTP-date in the past is a wait of 0. Negative or malformed values are unusable, and so is a number of ten
+    digits or more. Fractions of a second, which the RFC does not know but servers send, are taken.
     """
     if value is None:
         return None
@@ -56,6 +59,8 @@ def _http_date(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return parsedate_to_datetime(value).timestamp()
+        date = parsedate_to_datetime(value)
+        # The asctime format names no zone, and an HTTP-date is always in UTC (RFC 9110, section 5.6.7).
+        return (date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.model import Health
-from .window import TICK, Window
+from .window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +195,7 @@ class Circuit:
             left = min(self._lease_end - self._now(), _PROBE_POLL)
         else:
             return None
-        return Refusal(left) if left > TICK else None
+        return Refusal(left) if left > 0 else None
 
     def _admit(self, lease: float) -> Ticket | Refusal:
         with self._lock:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from .pacing import Cubic, SlidingWindow
-from .window import TICK, Window
+from .window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +166,7 @@ class RateLimit:
                 ahead += len(self._lanes[0])
             # Those ahead may be late to ask: enough slots for them and for us are needed, not their absence.
             free_at = self._free_at(ahead, now)
-            if free_at > now + TICK:
+            if free_at > now:
                 return min(free_at, self._free_at(0, now) + _ASK_AGAIN) - now
             del lane[place]
             for window in self._windows:

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..clock import Clock
 
-# A float clock cannot always step by less: a wait shorter than this counts as over, or a caller that sleeps
-# exactly what it was told could ask again for ever.
-TICK = 1e-6
-
 
 class Window:
     """How many events there were in the last ``span`` seconds.
@@ -85,4 +81,4 @@ class Window:
     def _alive(self, now: float) -> list[tuple[float, int]]:
         horizon = now - self._span
         buckets = [*self._past, (self._end - self._width, self._count)]
-        return [bucket for bucket in buckets if bucket[0] > horizon + TICK and bucket[1]]
+        return [bucket for bucket in buckets if bucket[0] > horizon and bucket[1]]

@@ -606,10 +606,9 @@ class PerOrigin(Table):
 
 def matching(pattern: str) -> Callable[[str], str]:
     """Return a function that returns a text which matches as a whole, and raises ValueError for any other."""
-    compiled = re.compile(pattern)
 
     def convert(text: str) -> str:
-        if not compiled.fullmatch(text):
+        if not re.fullmatch(pattern, text):  # compiled at its first use, of which most patterns see none
             raise ValueError
         return text
 

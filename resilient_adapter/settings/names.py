@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from difflib import SequenceMatcher, get_close_matches
 from functools import lru_cache
 from typing import cast
 
@@ -39,6 +38,8 @@ def nearest_key(path: Path) -> str:
 
     A neighbour in the same table, else a key of that name in another one, else the least unlike neighbour.
     """
+    from difflib import get_close_matches
+
     *parents, name = path
     group = ROOT
     for parent in parents:
@@ -62,4 +63,6 @@ def nearest_variable(name: str) -> str:
 
 
 def _likest(name: str, known: Iterable[str]) -> str:
+    from difflib import SequenceMatcher
+
     return max(known, key=lambda other: SequenceMatcher(None, other, name).ratio())

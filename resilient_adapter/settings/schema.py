@@ -45,7 +45,9 @@ from .values import FrozenDict, SecretDict
 
 def _key(default: Any, kind: Kind, meaning: str, example: str | None = None) -> Any:
     """Return the field of one key; ``example`` is TOML for a key whose default cannot be written in it."""
-    return field(default=default, metadata={"kind": kind, "meaning": meaning, "example": example})
+    # A factory, because Python 3.10 takes every dict for one that can be changed.
+    metadata = {"kind": kind, "default": default, "meaning": meaning, "example": example}
+    return field(default_factory=lambda: default, metadata=metadata)
 
 
 def _group(cls: type[Any], meaning: str) -> Any:

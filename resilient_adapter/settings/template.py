@@ -32,13 +32,13 @@ def _table(cls: type[Any], path: tuple[str, ...]) -> Iterator[str]:
     # Keys before tables: what follows a table's header belongs to it.
     fields = sorted(dataclasses.fields(cls), key=lambda f: isinstance(f.metadata["kind"], Group))
     for field in fields:
-        kind, meaning, example = (field.metadata[name] for name in ("kind", "meaning", "example"))
+        kind, default, meaning, example = (field.metadata[name] for name in ("kind", "default", "meaning", "example"))
         if isinstance(kind, Group):
             yield f"\n# {meaning}\n[{'.'.join((*path, field.name))}]"
-            yield from _table(type(field.default), (*path, field.name))
+            yield from _table(type(default), (*path, field.name))
             continue
         yield from wrap(f"{meaning} Allowed: {kind.allowed}.", 118, initial_indent="# ", subsequent_indent="# ")
         if example is None:
-            yield f"#{field.name} = {json.dumps(shown(field.default))}"
+            yield f"#{field.name} = {json.dumps(shown(default))}"
         else:
             yield f"# No default. Example: {field.name} = {example}"

@@ -1,0 +1,101 @@
+"""What the end-to-end tests of the adapter have in common: sessions, and the bounds of a backoff."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+import resilient_adapter as ra
+from resilient_adapter.testing import FakeClock
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+    from resilient_adapter.testing import Gateway
+
+#: Waits without chance, for tests that name them exactly.
+EXACT = {"retry": {"jitter": 0.0}}
+
+SUCCESS = b'{"code":0,"msg":"success","data":{}}'
+
+
+class RealClock:
+    """Real time, equal to itself only: what a test learns of an origin dies with the test."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def adapter(settings: Mapping[str, Any] | None = None, **arguments: Any) -> ra.ResilientAdapter:
+    """Return an adapter with these settings over the defaults, and a clock of its own where none is given."""
+    arguments.setdefault("clock", FakeClock())
+    return ra.ResilientAdapter(ra.Settings.from_mapping(settings or {}), **arguments)
+
+
+def connect(settings: Mapping[str, Any] | None = None, **arguments: Any) -> requests.Session:
+    """Return a session that has such an adapter mounted for everything."""
+    session = requests.Session()
+    session.trust_env = False
+    mounted = adapter(settings, **arguments)
+    session.mount("http://", mounted)
+    session.mount("https://", mounted)
+    return session
+
+
+def plain() -> requests.Session:
+    """Return a session without anything of ours: what the others are compared to."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
+def prepare(method: str, url: str, **options: Any) -> PreparedRequest:
+    """Return a request as a session prepares it."""
+    return plain().prepare_request(requests.Request(method, url, **options))
+
+
+def outcome(response: Response) -> tuple[Any, ...]:
+    """Return all of a response that two sends of one request have in common."""
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "date"}
+    return (
+        response.status_code,
+        response.reason,
+        headers,
+        response.content,
+        response.url,
+        response.encoding,
+        response.text,
+        response.cookies.get_dict(),
+        [(one.status_code, one.url) for one in response.history],
+        response.raw.headers.items(),
+        response.raw.version,
+    )
+
+
+def numbers(gateway: Gateway, **which: Any) -> int:
+    """Return how many requests have arrived."""
+    return len(gateway.received(**which))
+
+
+def closed_port() -> int:
+    """Return a port on which nobody listens, and nobody else will: it stays bound until the process ends."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder.detach())
+    with socket.socket(fileno=_held[-1]) as again:
+        port: int = again.getsockname()[1]
+        _held[-1] = again.detach()
+    return port
+
+
+_held: list[int] = []
