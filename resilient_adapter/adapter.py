@@ -176,6 +176,10 @@ class ResilientAdapter(HTTPAdapter):
                 self._pools[key] = pool
         return pool
 
+    def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
+        """Return what goes into the request line; HTTPAdapter's own answer, without parsing where there is no proxy."""
+        return super().request_url(request, proxies) if proxies else request.path_url
+
     def _reset_after_fork(self) -> None:
         # A connection shared with the parent would mix up whose answer is whose. Closing our copies of the
         # descriptors does not close the parent's.

@@ -39,6 +39,7 @@ from .errors import (
     api_error,
 )
 from .guards.circuit import Refusal, Ticket, Transition
+from .guards.rate_limit import Waiter
 from .outgoing import Outgoing, Sender, is_replayable, parameters, timeout_parts
 from .repairs.token import Refreshed
 from .runtime import Origin
@@ -137,6 +138,7 @@ class Call:
         "swapped",
         "throttle",
         "ticket",
+        "turn",
         "waited",
     )
 
@@ -174,6 +176,7 @@ class Call:
         self.refresh_failed = False
         self.swapped = False
         self.ticket: Ticket | None = None
+        self.turn: Waiter | None = None
         self.discarded: list[Response] = []
         self.response: Response | None = None
         self.error: Exception | None = None
@@ -216,6 +219,7 @@ class Call:
         origin = self.origin
         self.circuit = circuit = origin.circuit(self.request.url or "")
         while True:
+            self.turn = None
             if origin.rate_limit.idle:
                 origin.rate_limit.sent()
             else:
@@ -242,6 +246,8 @@ class Call:
             if self._passes():
                 self.ticket = circuit.pass_exempt(origin.lease)
                 return None
+            if self.turn is not None:
+                origin.rate_limit.leave(self.turn)  # a turn that is not used is somebody else's
             local = self._refused(admitted)
             if local is not None:
                 return local
@@ -254,23 +260,27 @@ class Call:
             if wait > 0:
                 self._emit(EventName.THROTTLE, wait=wait, detail="the origin is closed, or paced", shadow=True)
             return None
+        if clock.monotonic() + line.estimate(self._priority()) >= self.deadline and not self._closed_for_long():
+            return self._refuse_late("the rate limit's wait")
         waiter = line.enter(self._priority())
-        granted = False
         try:
             while True:
                 wait = line.poll(waiter)
                 if wait <= 0:
-                    granted = True
+                    self.turn = waiter
                     return None
-                closed_for = line.remaining()
-                if closed_for > origin.settings.rate_limit.max_wait:
-                    return self._refuse_throttled(closed_for)
+                if self._closed_for_long():
+                    return self._refuse_throttled(line.remaining())
                 if clock.monotonic() + wait >= self.deadline:
                     return self._refuse_late("the rate limit's wait")
                 self._sleep(wait)
         finally:
-            if not granted:
+            if self.turn is None:
                 line.leave(waiter)
+
+    def _closed_for_long(self) -> bool:
+        """Return whether the origin is closed for longer than anyone is to wait."""
+        return self.origin.rate_limit.remaining() > self.origin.settings.rate_limit.max_wait
 
     # What the server said, or the error that was met, is worth more than our reason not to ask again: each refusal
     # delivers the answer in hand, where there is one.
@@ -403,7 +413,7 @@ class Call:
         if self.stream:
             if transport.can_read_ahead(response):
                 content = transport.read_ahead(response, clock=self.clock, deadline=self.deadline)
-        elif not response.is_redirect:
+        elif status < 300 or not response.is_redirect:
             content = transport.read_body(response, clock=self.clock, deadline=self.deadline)
         code = first_code(content)
         msg = None
@@ -603,7 +613,9 @@ class Call:
             for older in reversed(self.discarded):
                 if older is not response:
                     transport.carry_cookies(older, response)
-            if not raises or not (unknown or outcome.error) or self._challenged():
+            # A stream that broke while it was read ahead breaks again where its caller reads it.
+            wrong = outcome.error and (outcome.failure is None or response.status_code >= 400)
+            if not raises or not (unknown or wrong) or self._challenged():
                 return response
             raise self._typed(outcome, response, unknown, report)
         assert error is not None  # a send brings one or the other
@@ -685,7 +697,8 @@ class Call:
                 wait=wait,
                 detail=str(detail),
                 shadow=shadow,
-            )
+            ),
+            self.origin.settings.log.level,
         )
 
     def _tell_circuit(self, changed: Transition) -> None:

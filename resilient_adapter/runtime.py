@@ -12,7 +12,7 @@ import random
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Set
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -81,19 +81,16 @@ class Origin:
         name: str,
         settings: Settings,
         clock: Clock,
+        credentials: Credentials,
         *,
         plain: bool,
-        token: TokenKeeper | None,
-        signer: Any,
-        server_clock: ServerClock | None,
     ) -> None:
         self.name = name
         self.settings = settings
         self.plain = plain or settings.mode == "off"
         self.shadow = settings.mode == "shadow"
-        self.token = token
-        self.signer = signer
-        self.server_clock = server_clock
+        self.token = credentials.token_for(name)
+        self.signer, self.server_clock = credentials.signer_for(name)
         self.rules = rules_of(settings)
         self.timeout = (settings.connect_timeout or None, settings.read_timeout or None)
         self.deadline = settings.deadline or float("inf")
@@ -131,7 +128,7 @@ class Origin:
     def busy(self) -> bool:
         """Return whether there is something here that must not be forgotten to make room."""
         circuits = (self._circuit, *(self._circuits or {}).values())
-        return self.rate_limit.remaining() > 0 or any(circuit.state != "closed" for circuit in circuits)
+        return not self.rate_limit.idle or any(circuit.state != "closed" for circuit in circuits)
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
@@ -140,6 +137,10 @@ class Origin:
         self.budget.reset_after_fork()
         for circuit in (self._circuit, *(self._circuits or {}).values()):
             circuit.reset_after_fork()
+        if self.token is not None:
+            self.token.reset_after_fork()
+        if self.server_clock is not None:
+            self.server_clock.reset_after_fork()
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -182,14 +183,8 @@ class Runtime:
         self._origins: OrderedDict[str, Origin] = OrderedDict()
         self._spellings: dict[str, Origin] = {}
         self._own = frozenset(settings.origins)
-        self._token, self._token_origins = _token_keeper(settings, token_source, clock)
-        self._signer, self._signer_origins = _signer(settings, signer)
-        # A signer that reads the server's time rides our clock, the same for all of its origins.
-        self._server_clock: ServerClock | None = None
-        if hasattr(self._signer, "server_clock"):
-            # A copy of ours: the same signer may serve another runtime, with another clock.
-            self._signer = copy.copy(self._signer)
-            self._server_clock = self._signer.server_clock = ServerClock(clock, recv_window=self._signer.recv_window)
+        self._given = (token_source, signer)
+        self._credentials = Credentials(settings, token_source, signer, clock)
 
     def origin(self, url: str) -> Origin:
         """Return what is kept for the origin of a URL."""
@@ -221,24 +216,15 @@ class Runtime:
         return origin
 
     def _make(self, name: str) -> Origin:
-        signs = self._signer is not None and (not self._signer_origins or name in self._signer_origins)
-        return Origin(
-            name,
-            self.settings.for_origin(name),
-            self._clock,
-            plain=bool(self._own) and name not in self._own,
-            token=self._token if name in self._token_origins else None,
-            signer=self._signer if signs else None,
-            server_clock=self._server_clock if signs else None,
-        )
+        settings = self.settings.for_origin(name)
+        credentials = self._credentials
+        if (settings.token, settings.signing) != (self.settings.token, self.settings.signing):
+            credentials = Credentials(settings, *self._given, self._clock, only=name)
+        return Origin(name, settings, self._clock, credentials, plain=bool(self._own) and name not in self._own)
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
         self._lock = threading.Lock()
-        if self._token is not None:
-            self._token.reset_after_fork()
-        if self._server_clock is not None:
-            self._server_clock.reset_after_fork()
         for origin in self._origins.values():
             origin.reset_after_fork()
 
@@ -252,23 +238,69 @@ def _bound(entries: OrderedDict[str, Any], most: int, busy: Callable[[Any], bool
     return entries.pop(next(idle, next(iter(entries))))
 
 
-def _token_keeper(
-    settings: Settings, source: Callable[[], str | Token] | None, clock: Clock
-) -> tuple[TokenKeeper | None, frozenset[str]]:
-    token = settings.token
-    origins = frozenset(token.origins or settings.origins)
-    if source is None:
-        source = source_from_settings(settings)
-        if source is None:
-            return None, frozenset()
-        if not origins and token.url is not None:
-            origins = frozenset((origin_of(token.url),))
-    if not origins:
-        raise SettingsError(
-            "token_source (argument): no origin is known to send the token to; give `origins` or `token.origins`"
-        )
-    retry = settings.retry
-    keeper = TokenKeeper(
+class Credentials:
+    """What may be added to a request, and for which origins: a token, a key, a signature.
+
+    Args:
+        settings: the settings that describe them.
+        token_source: returns a token; None for that of the settings, if any.
+        signer: signs requests; None for that of the settings, if any.
+        clock: the clock that everything goes by.
+        only: the one origin that these settings are a section for; None: all that they name.
+
+    Raises:
+        SettingsError: no origin is known to send a secret to.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        token_source: Callable[[], str | Token] | None,
+        signer: Any,
+        clock: Clock,
+        *,
+        only: str | None = None,
+    ) -> None:
+        self._token = self._signer = self._server_clock = None
+        self._token_origins: Set[str] = frozenset()
+        self._signer_origins: Set[str] = frozenset()
+        source = source_from_settings(settings) if token_source is None else token_source
+        if source is not None:
+            self._token_origins = {only} if only is not None else frozenset(settings.token_origins)
+            self._token = _keeper(settings, source, clock)
+            if not self._token_origins:
+                raise SettingsError(
+                    "token_source (argument): no origin is known to send the token to; "
+                    "give `origins` or `token.origins`"
+                )
+        signer = _signer_from_settings(settings) if signer is None else signer
+        if signer is not None:
+            own = getattr(signer, "origins", None)
+            self._signer_origins = {only} if only is not None and not own else frozenset(own or settings.origins)
+            if own is not None and not self._signer_origins:
+                raise SettingsError("signer (argument): no origin is known to sign for; give `origins`")
+            self._signer = signer
+            if hasattr(signer, "server_clock"):
+                # A copy of ours that rides our clock: the same signer may serve others, with another clock.
+                self._signer = copy.copy(signer)
+                self._server_clock = ServerClock(clock, recv_window=signer.recv_window)
+                self._signer.server_clock = self._server_clock
+
+    def token_for(self, origin: str) -> TokenKeeper | None:
+        """Return what holds the token for an origin, None where it is given none."""
+        return self._token if origin in self._token_origins else None
+
+    def signer_for(self, origin: str) -> tuple[Any, ServerClock | None]:
+        """Return what signs for an origin, and the server's time for it; None where nothing does."""
+        # A function without origins of its own, under settings without any, sees every request and judges itself.
+        if self._signer is not None and (not self._signer_origins or origin in self._signer_origins):
+            return self._signer, self._server_clock
+        return None, None
+
+
+def _keeper(settings: Settings, source: Callable[[], str | Token], clock: Clock) -> TokenKeeper:
+    token, retry = settings.token, settings.retry
+    return TokenKeeper(
         source,
         header=token.header,
         scheme=token.scheme,
@@ -278,28 +310,21 @@ def _token_keeper(
         wait=(retry.base, retry.factor, retry.jitter, retry.max_wait),
         login_url=token.url,
     )
-    return keeper, origins
 
 
-def _signer(settings: Settings, signer: Any) -> tuple[Any, frozenset[str]]:
+def _signer_from_settings(settings: Settings) -> Any:
     signing = settings.signing
-    if signer is None and signing.api_key is not None and signing.secret is not None:
-        from .repairs.signing import HmacSigner
+    if signing.api_key is None or signing.secret is None:
+        return None
+    from .repairs.signing import HmacSigner
 
-        signer = HmacSigner(
-            signing.api_key,
-            signing.secret,
-            recv_window=signing.recv_window,
-            key_header=signing.key_header,
-            paths=signing.paths,
-        )
-    if signer is None:
-        return None, frozenset()
-    own = getattr(signer, "origins", None)
-    origins = frozenset(own or settings.origins)
-    if own is not None and not origins:
-        raise SettingsError("signer (argument): no origin is known to sign for; give `origins`")
-    return signer, origins
+    return HmacSigner(
+        signing.api_key,
+        signing.secret,
+        recv_window=signing.recv_window,
+        key_header=signing.key_header,
+        paths=signing.paths,
+    )
 
 
 # --- one for all adapters of a kind ---------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ _DRAIN_SECONDS = 0.25
 _PIECE = 1024 * 1024
 _PIECE_OF_UNKNOWN = 64 * 1024
 _ENDLESS = float("inf")
+_CUT_OFF = "the call's deadline ended while the response's body was being read"
 
 
 # --- what an exception means ---------------------------------------------------------------------------------------
@@ -170,9 +171,7 @@ def _readable(raw: object) -> bool:
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
     length = raw.length_remaining
     size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
-    if deadline != _ENDLESS:
-        _within(raw, clock, deadline)
-    first = raw.read1(size, decode_content=True)
+    first = _read_piece(raw, size, clock, deadline, decode_content=True)
     if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
         return first
     body = io.BytesIO()
@@ -180,14 +179,25 @@ def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes
     while piece:
         body.write(piece)
         del piece
-        if deadline != _ENDLESS:
-            _within(raw, clock, deadline)
-        piece = raw.read1(size, decode_content=True)
+        piece = _read_piece(raw, size, clock, deadline, decode_content=True)
     return body.getvalue()
 
 
-def _within(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> None:
-    """See to it that the next read ends by the deadline: a read timeout bounds a silence, not a body."""
+def _read_piece(raw: urllib3.HTTPResponse, size: int, clock: Clock, deadline: float, *, decode_content: bool) -> bytes:
+    bounded = deadline != _ENDLESS and _within(raw, clock, deadline)
+    try:
+        return raw.read1(size, decode_content=decode_content)
+    except ux.ReadTimeoutError as error:
+        if bounded:
+            raise BodyDeadlineError(_CUT_OFF) from error
+        raise
+
+
+def _within(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bool:
+    """See to it that the next read ends by the deadline: a read timeout bounds a silence, not a body.
+
+    Returns whether it is the deadline that a read will now time out at.
+    """
     left = deadline - clock.monotonic()
     if left <= 0:
         raw.close()
@@ -195,8 +205,10 @@ def _within(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> None:
     sock = _socket_of(raw)
     if sock is not None:
         timeout = sock.gettimeout()
-        if timeout is None or timeout > left:
+        if timeout is None or timeout >= left:
             sock.settimeout(left)
+            return True
+    return False
 
 
 def _socket_of(raw: urllib3.HTTPResponse) -> Any:
@@ -260,9 +272,7 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
     broken: Exception | None = None
     try:
         while raw.length_remaining:
-            if deadline != _ENDLESS:
-                _within(raw, clock, deadline)
-            wire.write(raw.read1(raw.length_remaining, decode_content=False))
+            wire.write(_read_piece(raw, raw.length_remaining, clock, deadline, decode_content=False))
     except (ux.HTTPError, BodyDeadlineError) as error:
         broken = error
     body = wire.getvalue()

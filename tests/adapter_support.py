@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -99,3 +100,37 @@ def closed_port() -> int:
 
 
 _held: list[int] = []
+
+
+class RawServer:
+    """Answers every connection with the same bytes, and closes it: for what no well-behaved server would send."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        break
+                    head += piece
+                if head.startswith(b"STOP"):
+                    return
+                connection.sendall(self._answer)
+
+    def __enter__(self) -> RawServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with socket.create_connection(self._listener.getsockname()) as connection:
+            connection.sendall(b"STOP\r\n\r\n")
+        self._thread.join()
+        self._listener.close()

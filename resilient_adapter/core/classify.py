@@ -99,7 +99,7 @@ def classify_response(
     executed = info.executed
     if code is not None and status < 400:
         executed = Executed.UNKNOWN  # the server says that something is wrong, and nobody knows what
-    if status in rules.circuit_statuses:
+    if status in rules.circuit_statuses or code in rules.circuit_codes:
         health = Health.FAILURE
     elif status >= 500:
         health = Health.NEUTRAL

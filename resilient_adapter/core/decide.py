@@ -157,8 +157,9 @@ def decide(situation: Situation) -> Decision:
 
 def _decide(s: Situation) -> Decision:
     outcome = s.outcome
-    if unresolved(outcome, read_only=s.read_only, doubt=s.doubt) and not s.repeatable:
-        if s.reconcilable:
+    if not s.repeatable and unresolved(outcome, read_only=False, doubt=s.doubt):
+        # What reads can be asked for again by anyone; there is nothing to find out about it.
+        if s.reconcilable and not s.read_only:
             return Decision(Action.RECONCILE, Why.OUTCOME_UNKNOWN)
         return Decision(Action.DELIVER, Why.OUTCOME_UNKNOWN)
     if not outcome.error:

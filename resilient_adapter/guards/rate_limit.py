@@ -106,7 +106,8 @@ class RateLimit:
         Returns:
             seconds until the origin is open again. The later end counts, if it was closed already.
         """
-        wait = self._settings.wait if retry_after is None else retry_after
+        # Where only max_wait was set, below the default wait, it holds for that too.
+        wait = min(self._settings.wait, self._settings.max_wait) if retry_after is None else retry_after
         with self._lock:
             now = self._now()
             episode_over = now >= max(self._closed_until, self._cut_at + _SAME_EPISODE)

@@ -204,13 +204,8 @@ class OrderReconciler:
 
     def _window(self, request: PreparedRequest, send: Send) -> float:
         """Return for how many seconds the server may still take the order, once it was sent."""
-        windows = [getattr(send, "recv_window", None) or _DEFAULT_RECV_WINDOW]
-        for _, text in parameters(request, (_RECV_WINDOW,)):
-            try:
-                windows.append(float(text))
-            except ValueError:
-                continue
-        return max(windows) / 1000
+        own = [int(text) for _, text in parameters(request, (_RECV_WINDOW,)) if text.isascii() and text.isdigit()]
+        return max(own or [getattr(send, "recv_window", None) or _DEFAULT_RECV_WINDOW]) / 1000
 
 
 def reconciler_from_settings(settings: Settings) -> OrderReconciler | None:

@@ -84,16 +84,22 @@ class Telemetry:
         self._listeners = tuple(listeners)
         self._level = log.LEVELS[level]
 
-    def emit(self, event: Event) -> None:
-        """Tell of an event."""
+    def emit(self, event: Event, level: str | None = None) -> None:
+        """Tell of an event.
+
+        Args:
+            event: what was done.
+            level: lowest level that is logged, where the event's origin has one of its own.
+        """
         for listener in self._listeners:
             try:
                 listener(event)
             except Exception as error:
                 log.write("error", "listener_failed", {"listener": _name(listener), "error": type(error).__name__})
-        level = _LEVEL_OF.get(event.name, "info")
-        if log.LEVELS[level] >= self._level:
-            log.write(level, event.name, fields(event))
+        lowest = self._level if level is None else log.LEVELS[level]
+        own = _LEVEL_OF.get(event.name, "info")
+        if log.LEVELS[own] >= lowest:
+            log.write(own, event.name, fields(event))
 
 
 def fields(event: Event) -> dict[str, object]:

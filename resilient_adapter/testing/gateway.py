@@ -56,7 +56,8 @@ class _Match:
 class Gateway:
     """An HTTP/1.1 keep-alive server on loopback that speaks the API's envelope, and fails as it is told to.
 
-    A context manager; or call `start()` and `stop()`. Every other method may be called from any thread while it runs.
+    A context manager; or call `start()` and `stop()`. These, `down()` and `up()` are for one thread at a time; every
+    other method may be called from any thread, from a handler too.
 
     What it serves:
 
@@ -85,8 +86,8 @@ class Gateway:
         jwt: issue JSON Web Tokens with an ``exp`` (unsecured ones, RFC 7519 section 6) rather than opaque strings.
         token_ttl: seconds for which a token is valid.
         token_uses: requests for which a token is valid; None: any number.
-        rate_limit: ``(n, seconds)``: no more than n requests in any such period; others are answered -1003 with a
-            ``Retry-After`` in whole seconds. None: no limit. Those refused are not counted.
+        rate_limit: ``(n, seconds)``: no more than n requests (at least 1) in any such period; others are answered
+            -1003 with a ``Retry-After`` in whole seconds, and are not counted. None: no limit.
         rate_limit_status: the HTTP status of that (429 or 200).
         journal_size: how many entries the journal keeps; the oldest go first.
 

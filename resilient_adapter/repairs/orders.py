@@ -1,0 +1,641 @@
+"""Orders in doubt: while it is unknown whether one was executed, the same order is not sent again.
+
+A doubt begins with the outcome that is unknown, and ends when it is found out what became of the order, or by a
+person's word. In between the same order from above, a script's own retry loop say, is looked up first: by one thread
+for all. Where it is proven absent that thread sends it, and the others wait for what becomes of that.
+
+Doubts are kept in the process, and in the journal where there is one: then they outlive it, and bind other processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest, Response
+
+from ..clock import Clock
+from ..core.classify import Outcome
+from ..core.model import Executed
+from ..errors import JournalError, ResilienceError
+from ..settings.schema import OrdersSettings
+from ..state.journal import Intent, Journal, State, this_process
+from .parameters import add_parameter, parameters
+from .reconcile import StillUnknownError
+from .signing import caller_signature, strip_signature
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Doubts that a process keeps. None is ever dropped to make room, so beyond them no further order is sent.
+MAX_DOUBTS = 10_000
+
+_LOOK = 0.05  # seconds in which a waiting thread sees that its deadline is over
+_POLL = 0.25  # seconds between two looks at what another process finds out
+_ROUNDING = 0.001  # seconds by which one instant may differ, told by two clocks
+_ID_PREFIX = "ra-"
+_FRESH = ("timestamp", "signature")
+_SECRETS = frozenset({"signature"})
+
+Key = tuple[str, str]  # origin, and the caller's client id or else the request's fingerprint
+
+
+class Order(NamedTuple):
+    """What a request asks for, as far as it matters whether another asks for the same.
+
+    Attributes:
+        key: origin, and the caller's client id, or else the request's fingerprint.
+        client_id: the caller's client id, or None.
+    """
+
+    key: Key
+    client_id: str | None
+
+
+class Doubt(NamedTuple):
+    """An order of which nobody knows whether it was executed.
+
+    Attributes:
+        line: its line in the journal; 0 without one.
+        client_id: what it can be looked up by, or None.
+        sent_at: monotonic instant of its last send.
+        held: another process is finding out about it.
+    """
+
+    line: int
+    client_id: str | None
+    sent_at: float
+    held: bool = False
+
+
+class OrderRules:
+    """What an order looks like on one origin.
+
+    Args:
+        origin: scheme, host and port.
+        settings: the settings of ``orders`` that hold there.
+    """
+
+    def __init__(self, origin: str, settings: OrdersSettings) -> None:
+        self._origin = origin
+        self._name = settings.client_id
+        self._paths = settings.paths
+        self._adds = settings.add_client_id
+        self._query_path = settings.query_path
+        self.journal = settings.journal
+        self._carry = tuple(name for name in settings.carry if name not in _SECRETS)
+
+    def order(self, request: PreparedRequest) -> Order | None:
+        """Return the order that a request asks for, or None where it is none.
+
+        It is a POST to one of ``orders.paths``; without any, a POST with a client id. (Under ``orders.add_client_id``
+        then also a POST to ``orders.query_path``: where orders are looked up, they are placed.)
+        """
+        if (request.method or "").upper() != "POST":
+            return None
+        path = urlsplit(request.url or "").path
+        if self._paths and not any(fnmatchcase(path, pattern) for pattern in self._paths):
+            return None
+        client_id = next((value for _, value in parameters(request, (self._name,)) if value), None)
+        if client_id is not None:
+            return Order((self._origin, client_id), client_id)
+        if self._paths or (self._adds and path == self._query_path):
+            return Order((self._origin, fingerprint(request)), None)
+        return None
+
+    def identified(self, request: PreparedRequest, client_id: str) -> PreparedRequest | None:
+        """Return a copy of a request with a client id; None where it has no place for one, or may not have one.
+
+        What its caller has signed stays as it is.
+        """
+        if not self._adds or parameters(request, (self._name,)) or caller_signature(request) is not None:
+            return None
+        copy = request.copy()
+        return copy if add_parameter(copy, self._name, client_id) else None
+
+    def intent(self, order: Order, request: PreparedRequest, client_id: str | None) -> Intent:
+        """Return what the journal writes down of an order: no query, no body, no header."""
+        origin, key = order.key
+        carry = dict(reversed(parameters(request, self._carry)))
+        method = (request.method or "").upper()
+        return Intent(client_id or key, key, client_id, origin, method, urlsplit(request.url or "").path, carry)
+
+
+class _Flight:
+    """What is being found out about an order, by one thread for all who want to send it.
+
+    Where the one who leads proves nothing to the others, one of them takes the lead: nobody sends it beside another.
+    """
+
+    __slots__ = ("changed", "led", "response", "verdict", "waiting")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.changed = threading.Condition(lock)
+        self.led = True
+        self.waiting = 0
+        self.verdict: Executed | None = None
+        self.response: Response | None = None
+
+
+class Orders:
+    """The doubts of a process, for all of its origins.
+
+    Args:
+        clock: the clock that every wait goes by.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._numbers = itertools.count(1)
+        self._journals: dict[str, Journal] = {}
+        self._doubts: dict[Key, dict[int, Doubt]] = {}
+        self._flights: dict[Key, _Flight] = {}
+        self._lock = threading.Lock()
+
+    def reset_after_fork(self) -> None:
+        """Make what threads of the parent may hold usable in a child process. Doubts are the child's as well."""
+        self._lock = threading.Lock()
+        self._flights = {}
+        for journal in self._journals.values():
+            journal.reset_after_fork()
+
+    def submission(self, rules: OrderRules, request: PreparedRequest) -> Submission | None:
+        """Return a call's dealings with the order that a request asks for, or None where it is no order."""
+        order = rules.order(request)
+        return None if order is None else Submission(self, rules, order, self.journal(rules.journal))
+
+    def journal(self, path: str | None) -> Journal | None:
+        """Return the journal at a path, the same one for all; None without a path."""
+        if path is None:
+            return None
+        with self._lock:
+            journal = self._journals.get(path)
+            if journal is None:
+                journal = self._journals[path] = Journal(path, self.clock)
+            return journal
+
+    def resolve(self, identity: str) -> bool:
+        """Take a person's word that an order in doubt may be sent again.
+
+        Args:
+            identity: its client id, or its fingerprint as the journal shows it.
+
+        Returns whether there was an order in doubt by that name.
+
+        Raises:
+            JournalError: the journal could not be written.
+        """
+        with self._lock:
+            journals = list(self._journals.values())
+        lines = sum(journal.resolve(identity) for journal in journals)
+        found = 0
+        with self._lock:
+            for key, doubts in list(self._doubts.items()):
+                for number, doubt in list(doubts.items()):
+                    if identity in (key[1], doubt.client_id):
+                        del doubts[number]
+                        found += 1
+                if not doubts:
+                    del self._doubts[key]
+        return bool(lines or found)
+
+    # --- for submissions
+
+    def number(self) -> int:
+        """Return a number for a submission: its doubts are told from those of others by it."""
+        return next(self._numbers)
+
+    def doubt(self, key: Key, number: int, doubt: Doubt) -> None:
+        """Remember a doubt."""
+        with self._lock:
+            self._doubts.setdefault(key, {})[number] = doubt
+
+    def forget(self, key: Key, numbers: Iterable[int]) -> None:
+        """Forget doubts that have ended."""
+        with self._lock:
+            doubts = self._doubts.get(key)
+            if doubts is not None:
+                for number in numbers:
+                    doubts.pop(number, None)
+                if not doubts:
+                    del self._doubts[key]
+
+    def doubts(self, key: Key) -> dict[int, Doubt]:
+        """Return the doubts there are about an order, by the submission that left them."""
+        if key not in self._doubts:  # nearly always, and looking takes no lock
+            return {}
+        with self._lock:
+            return dict(self._doubts.get(key, {}))
+
+    def crowded(self) -> bool:
+        """Return whether there is no room for one more doubt."""
+        return len(self._doubts) >= MAX_DOUBTS
+
+    def board(self, key: Key, *, doubtful: bool) -> tuple[_Flight | None, bool]:
+        """Return the flight of an order, and whether the caller leads it; no flight where there is no doubt.
+
+        Args:
+            key: the order's.
+            doubtful: it is in doubt, whatever is remembered here.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None:
+                flight.waiting += 1
+                return flight, False
+            if not doubtful and key not in self._doubts:
+                return None, False
+            flight = self._flights[key] = _Flight(self._lock)
+            return flight, True
+
+    def follow(self, key: Key, flight: _Flight, deadline: float) -> bool:
+        """Wait for a flight to end, or to need another to lead it. Returns whether the caller leads it now.
+
+        Raises:
+            StillUnknownError: the deadline, a monotonic instant, ended before.
+        """
+        with flight.changed:
+            while flight.verdict is None and flight.led:
+                if self.clock.monotonic() >= deadline:
+                    self._leave(key, flight)
+                    raise StillUnknownError("the deadline ended while another thread was finding out")
+                flight.changed.wait(_LOOK)
+            flight.waiting -= 1
+            if flight.verdict is None:
+                flight.led = True
+                return True
+            return False
+
+    def leave(self, key: Key, flight: _Flight) -> None:
+        """Wait for a flight no longer."""
+        with self._lock:
+            self._leave(key, flight)
+
+    def _leave(self, key: Key, flight: _Flight) -> None:
+        flight.waiting -= 1
+        if not (flight.led or flight.waiting) and self._flights.get(key) is flight:
+            del self._flights[key]
+
+    def land(self, key: Key, flight: _Flight, verdict: Executed | None, response: Response | None) -> None:
+        """Lead a flight no longer.
+
+        Args:
+            key: the order's.
+            flight: the one that is led.
+            verdict: what holds for everyone who waits; None: nothing does.
+            response: the order's state, where it was executed.
+        """
+        with self._lock:
+            flight.led = False
+            flight.verdict, flight.response = verdict, response
+            if (verdict is not None or not flight.waiting) and self._flights.get(key) is flight:
+                del self._flights[key]
+            flight.changed.notify_all()
+
+
+class Submission:
+    """One call's dealings with one order, as a context: at its end everyone learns what became of it.
+
+    Args:
+        orders: the doubts of the process.
+        rules: what an order looks like there.
+        order: the order.
+        journal: the journal, or None.
+    """
+
+    __slots__ = (
+        "_absent",
+        "_client_id",
+        "_clock",
+        "_flight",
+        "_holder",
+        "_journal",
+        "_leads",
+        "_line",
+        "_number",
+        "_on_wire",
+        "_order",
+        "_orders",
+        "_response",
+        "_rules",
+        "_seen",
+        "_sent_at",
+        "_state",
+    )
+
+    def __init__(self, orders: Orders, rules: OrderRules, order: Order, journal: Journal | None) -> None:
+        self._orders = orders
+        self._rules = rules
+        self._order = order
+        self._journal = journal
+        self._clock = orders.clock
+        self._number = orders.number()
+        self._client_id = order.client_id
+        self._flight: _Flight | None = None
+        self._leads = False
+        self._holder = ""  # our name in the journal, while we lead
+        self._seen: set[int] = set()  # lines of others that were open when we looked
+        self._absent: list[int] = []  # lines that are proven not executed, and still open to keep others out
+        self._line: int | None = None
+        self._on_wire = False
+        self._sent_at = 0.0
+        self._state: State | None = None
+        self._response: Response | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._on_wire:  # an interrupt: nobody will ever know what the send would have brought
+            self._leave_doubt(None)
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        if not self._leads:
+            self._orders.leave(self._order.key, flight)
+            return
+        verdict = None
+        if self._state in (State.EXECUTED, State.UNKNOWN):
+            verdict = Executed.YES if self._state is State.EXECUTED else Executed.UNKNOWN
+        try:
+            self._close_books()
+        finally:
+            self._orders.land(self._order.key, flight, verdict, self._response)
+
+    # --- before anything is sent
+
+    def in_doubt(self) -> bool:
+        """Return whether it is unknown what became of the same order, or being found out right now.
+
+        Raises:
+            JournalError: the journal could not be read.
+            ResilienceError: there are too many doubts already to take a further one.
+        """
+        self._board(doubtful=bool(self._journal is not None and self._doubts()))
+        if self._flight is not None:
+            return True
+        if self._orders.crowded():
+            raise ResilienceError(
+                f"{MAX_DOUBTS} orders are in doubt, and nothing was sent: find out about them, or resolve them"
+            )
+        return False
+
+    def identified(self, request: PreparedRequest) -> PreparedRequest:
+        """Return what is to be sent: with a client id where one is to be added; for an order in doubt, its own."""
+        if self._order.client_id is not None:
+            return request
+        earlier = next((doubt.client_id for doubt in self._doubts().values() if doubt.client_id), None)
+        client_id = earlier or _ID_PREFIX + os.urandom(16).hex()
+        copy = self._rules.identified(request, client_id)
+        if copy is None:
+            return request
+        self._client_id = client_id
+        return copy
+
+    def settle(self, ask: Callable[[float], Response | None], deadline: float) -> Response | None:
+        """Find out what became of the order, or wait for whoever finds out.
+
+        Args:
+            ask: given the monotonic instant at which the order was last sent, finds out: returns its state, or None
+                where it is absent; raises where that is not to be known.
+            deadline: monotonic instant until which others are waited for.
+
+        Returns the order's state where it was executed; None where it may be sent, by this call alone.
+
+        Raises:
+            StillUnknownError: it is still unknown. (What ``ask`` raises means the same.)
+            JournalError: the journal could not be used.
+        """
+        self._board(doubtful=True)
+        if not self._leads:
+            executed = self._follow(deadline)
+            if executed is not None:
+                return executed
+        # Until it is known better, those who wait are told that it is not.
+        self._state = State.UNKNOWN
+        while True:
+            doubts = self._doubts()
+            if any(doubt.held for doubt in doubts.values()) or not self._hold(doubts):
+                self._pause(deadline)
+                continue
+            if not doubts:
+                if not self._executed_elsewhere():
+                    self._state = None
+                    return None
+                found = ask(self._clock.monotonic())
+                if found is None:
+                    raise StillUnknownError("another process has executed the order, and it is not to be found")
+            else:
+                sent_at = max(doubt.sent_at for doubt in doubts.values())
+                found = ask(sent_at)
+                if found is None and not self._same(doubts):
+                    continue  # it was sent meanwhile, by a call that had begun before
+            self._orders.forget(self._order.key, doubts)
+            lines = [doubt.line for doubt in doubts.values() if doubt.line]
+            if found is None:
+                self._state, self._absent = None, lines
+            else:
+                self._state, self._response = State.EXECUTED, found
+                self._note(lines, State.EXECUTED, None)
+            return found
+
+    def _board(self, *, doubtful: bool) -> None:
+        if self._flight is None:
+            self._flight, leads = self._orders.board(self._order.key, doubtful=doubtful)
+            if leads:
+                self._lead()
+
+    def _lead(self) -> None:
+        self._leads = True
+        self._holder = f"{this_process()}:{id(self._orders)}-{self._number}"
+
+    def _follow(self, deadline: float) -> Response | None:
+        """Wait for the one who leads. Returns the order's state where it was executed; None where we lead now."""
+        flight = self._flight
+        assert flight is not None  # settle() has boarded one
+        self._flight = None
+        if self._orders.follow(self._order.key, flight, deadline):
+            self._flight = flight
+            self._lead()
+            return None
+        if flight.verdict is Executed.UNKNOWN or flight.response is None:
+            raise StillUnknownError("another thread could not find out what became of the order")
+        response = _replica(flight.response)
+        self._orders.forget(self._order.key, (self._number,))
+        if self._line is not None:
+            self._note([self._line], State.EXECUTED, None)
+        self._state = State.EXECUTED
+        return response
+
+    # --- around every send
+
+    def sending(self, request: PreparedRequest) -> None:
+        """Write down that the order is about to be sent.
+
+        Raises:
+            JournalError: that could not be written, so it must not be sent.
+        """
+        self._sent_at = self._clock.monotonic()
+        if self._journal is not None:
+            intent = self._rules.intent(self._order, request, self._client_id)
+            line = None if self._line in self._absent else self._line
+            self._line = self._journal.intend(intent, line=line, absent=self._absent, holder=self._holder)
+            self._absent = []
+        self._on_wire = True
+
+    def came_back(self, outcome: Outcome, response: Response | None, *, unknown: bool) -> None:
+        """Take note of what a send brought.
+
+        Args:
+            outcome: the send's outcome.
+            response: its response, where one came.
+            unknown: this send, or one before it of which nothing was found out, may have been executed.
+        """
+        self._on_wire = False
+        if unknown:
+            self._leave_doubt(outcome)
+            return
+        self._orders.forget(self._order.key, (self._number,))
+        if outcome.executed is Executed.YES:
+            self._state, self._response = State.EXECUTED, response
+            self._note_own(outcome)
+        else:
+            self._state = State.NOT_EXECUTED
+            if not self._leads:
+                # While others wait for us the line stays open: no other process is to send what we may repeat.
+                self._note_own(outcome)
+
+    def _leave_doubt(self, outcome: Outcome | None) -> None:
+        self._on_wire = False
+        self._state = State.UNKNOWN
+        self._orders.doubt(self._order.key, self._number, Doubt(self._line or 0, self._client_id, self._sent_at))
+        self._note_own(outcome)
+
+    # --- the books
+
+    def _doubts(self) -> dict[int, Doubt]:
+        """Return the doubts about the order, by the submission that left them, or by their line (below 0) of another.
+
+        What the journal has as settled, by a person's word or by another process, is in doubt no longer.
+        """
+        doubts = self._orders.doubts(self._order.key)
+        if self._journal is None:
+            return doubts
+        lines = {entry.number: entry for entry in self._journal.open(*self._order.key)}
+        settled = [number for number, doubt in doubts.items() if doubt.line and doubt.line not in lines]
+        self._orders.forget(self._order.key, settled)
+        for number in settled:
+            del doubts[number]
+        owners = {doubt.line: number for number, doubt in doubts.items()}
+        now, ahead = self._clock.monotonic(), self._clock.monotonic() - self._clock.time()
+        for line, entry in lines.items():
+            held = entry.holder not in (None, self._holder)
+            owner = owners.get(line)
+            if owner is not None:
+                doubts[owner] = doubts[owner]._replace(held=held)
+            elif held or entry.state is State.UNKNOWN:
+                doubts[-line] = Doubt(line, entry.intent.client_id, min(entry.sent_at + ahead, now), held)
+        self._seen.update(doubt.line for doubt in doubts.values() if doubt.line != self._line)
+        return doubts
+
+    def _same(self, doubts: Mapping[int, Doubt]) -> bool:
+        """Return whether these are the doubts that there are now, and none of them is about a later send."""
+        now = self._doubts()
+        return now.keys() == doubts.keys() and all(
+            now[number].sent_at <= doubt.sent_at + _ROUNDING for number, doubt in doubts.items()
+        )
+
+    def _hold(self, doubts: Mapping[int, Doubt]) -> bool:
+        lines = [doubt.line for doubt in doubts.values() if doubt.line]
+        return self._journal is None or not lines or self._journal.hold(lines, self._holder)
+
+    def _executed_elsewhere(self) -> bool:
+        if self._journal is None:
+            return False
+        entries = (self._journal.line(line) for line in self._seen)
+        return any(entry is not None and entry.state is State.EXECUTED for entry in entries)
+
+    def _pause(self, deadline: float) -> None:
+        if self._clock.monotonic() + _POLL >= deadline:
+            raise StillUnknownError("the deadline ended while another process was finding out")
+        self._clock.sleep(_POLL)
+
+    def _note_own(self, outcome: Outcome | None) -> None:
+        if self._line is not None and self._state is not None:
+            self._note([self._line], self._state, outcome)
+
+    def _note(self, lines: list[int], state: State, outcome: Outcome | None) -> None:
+        if self._journal is None or not lines:
+            return
+        code, status = (None, None) if outcome is None else (outcome.code, outcome.status)
+        # The order is sent already, and its answer is worth more to the caller than our trouble. The line stays open,
+        # so nothing is taken for harmless; and the next order is told by its own intent.
+        with contextlib.suppress(JournalError):
+            self._journal.note(lines, state, code=code, status=status, holder=self._holder if self._leads else "")
+
+    def _close_books(self) -> None:
+        """Let other processes have what we held."""
+        if self._journal is None:
+            return
+        if self._state is State.NOT_EXECUTED:
+            self._note_own(None)
+        self._note(self._absent, State.NOT_EXECUTED, None)
+        with contextlib.suppress(JournalError):  # we are found to be gone, then
+            self._journal.release(self._holder)
+
+
+def fingerprint(request: PreparedRequest) -> str:
+    """Return what tells a request from others, but for its ``timestamp`` and ``signature``.
+
+    A body that can be read once only, or not at all, makes the request like no other.
+    """
+    url, _, _ = (request.url or "").partition("#")
+    base, _, query = url.partition("?")
+    body = request.body
+    if isinstance(body, str):
+        body = body.encode("utf-8", "surrogateescape")
+    elif body is None:
+        body = b""
+    elif not isinstance(body, bytes):
+        body = os.urandom(16)
+    digest = hashlib.sha256()
+    for part in ((request.method or "").upper().encode(), _wire(base), _wire(strip_signature(query)), _bare(body)):
+        digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()
+
+
+def _wire(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _bare(body: bytes) -> bytes:
+    """Return a form or a JSON object without its timestamp and signature, anything else as it is."""
+    if not any(name.encode() in body for name in _FRESH):
+        return body
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return _wire(strip_signature(body.decode("utf-8", "surrogateescape")))
+    if not isinstance(document, dict):
+        return body
+    return json.dumps({name: value for name, value in document.items() if name not in _FRESH}).encode()
+
+
+def _replica(response: Response) -> Response:
+    """Return a response of one's own with the same content."""
+    replica = Response()
+    replica.__dict__.update(response.__dict__)
+    replica.headers = response.headers.copy()
+    replica.history = list(response.history)
+    return replica

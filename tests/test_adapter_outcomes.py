@@ -1,0 +1,392 @@
+"""What callers are told: executed or unknown, delivered or raised."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import requests
+from adapter_support import EXACT, closed_port, connect, numbers
+from requests.adapters import BaseAdapter
+
+import resilient_adapter as ra
+from resilient_adapter.core.codes import CODES
+from resilient_adapter.testing import FakeClock, Fault, Gateway
+
+KEY = {"Idempotency-Key": "k1"}
+ONCE = {"retry": {"max_attempts": 1}}
+RAISE = {"on_error": "raise"}
+
+# (what each send meets, method, whether the end is that nobody knows)
+STICKY = [
+    ([Fault.reset(), Fault.code(-1008), Fault.code(-1008)], "POST", True),
+    ([Fault.reset(), Fault.code(-1003, retry_after=0), Fault.code(-1003, retry_after=0)], "POST", True),
+    ([Fault.status(502), Fault.code(-2010)], "POST", True),
+    ([Fault.code(-1007), Fault.status(401)], "POST", True),
+    ([Fault.cut_body(), Fault.status(400)], "POST", True),
+    ([Fault.status(503), Fault.code(-1008), Fault.code(-1100)], "PUT", True),
+    ([Fault.reset("after"), Fault.code(-2011)], "DELETE", True),
+    ([Fault.reset("after"), Fault.code(-1112)], "DELETE", True),
+    ([Fault.code(-1000), Fault.status(404)], "DELETE", True),
+    ([Fault.reset(), Fault.reset(), Fault.status(504)], "DELETE", True),
+    # what ends the doubt
+    ([Fault.reset(), None], "POST", False),
+    ([Fault.reset(), Fault.code(-1008), None], "PUT", False),
+    ([Fault.reset("after"), Fault.code(-2012)], "DELETE", False),
+    ([Fault.reset("after"), Fault.code(-2100)], "PUT", False),
+    ([Fault.status(502), Fault.code(-2200)], "POST", False),
+    # there never was any
+    ([Fault.code(-1008), Fault.code(-1008), Fault.code(-1008)], "POST", False),
+    ([Fault.code(-1003, retry_after=0), Fault.code(-2010)], "POST", False),
+    ([Fault.status(429, retry_after=0), Fault.status(400)], "POST", False),
+    ([Fault.reset(), Fault.code(-1008), Fault.code(-1008)], "GET", False),
+    ([Fault.status(502)] * 3, "GET", False),
+    ([Fault.code(-1007), Fault.code(-2011)], "OPTIONS", False),
+    ([Fault.code(-2011)], "DELETE", False),
+]
+
+
+def story_of(gateway: Gateway, faults: list[Fault | None], method: str, settings: dict[str, Any]) -> Any:
+    """Return the response, or the exception, that such a row of faults ends in."""
+    gateway.clear()
+    gateway.script(*faults)
+    try:
+        return connect(settings).request(method, gateway.url + "/order", headers=KEY)
+    except requests.RequestException as error:
+        return error
+
+
+class TestSticky:
+    @pytest.mark.parametrize(("faults", "method", "unknown"), STICKY)
+    def test_returned(self, gateway: Gateway, faults: list[Fault | None], method: str, unknown: bool) -> None:
+        """An answer that proves only itself harmless does not end the doubt about an earlier send."""
+        end = story_of(gateway, faults, method, {})
+        assert isinstance(end, requests.Response)
+        assert ra.resilience_of(end).outcome_unknown is unknown
+        assert numbers(gateway) == len(faults)
+
+    @pytest.mark.parametrize(("faults", "method", "unknown"), STICKY)
+    def test_raised(self, gateway: Gateway, faults: list[Fault | None], method: str, unknown: bool) -> None:
+        """Under on_error="raise" doubt is OutcomeUnknownError, and nothing else is."""
+        end = story_of(gateway, faults, method, RAISE)
+        assert isinstance(end, ra.OutcomeUnknownError) is unknown
+        assert ra.resilience_of(end).outcome_unknown is unknown
+        if unknown:
+            assert end.response is not None and end.request.url == gateway.url + "/order"
+
+    def test_exceptions(self, gateway: Gateway) -> None:
+        """requests' own exception stands where the last send ended in one, and says whether there is doubt."""
+        for faults, method, unknown in (
+            ([Fault.reset()] * 3, "GET", False),
+            ([Fault.reset()] * 3, "PUT", True),
+            ([Fault.reset()] * 3, "POST", True),
+            ([Fault.code(-1008), Fault.reset(), Fault.reset()], "DELETE", True),
+        ):
+            error = story_of(gateway, faults, method, {})
+            assert type(error) is requests.ConnectionError
+            assert ra.resilience_of(error).outcome_unknown is unknown
+            error = story_of(gateway, faults, method, RAISE)
+            assert type(error) is (ra.OutcomeUnknownError if unknown else requests.ConnectionError)
+            if unknown:
+                assert type(error.__cause__) is requests.ConnectionError
+
+    def test_proven_unsent(self) -> None:
+        """A refused connection is requests' own ConnectionError in both modes, also for an order."""
+        for mode in ("return", "raise"):
+            with pytest.raises(requests.ConnectionError) as caught:
+                connect({"on_error": mode}).post(f"http://127.0.0.1:{closed_port()}/order", json={})
+            assert type(caught.value) is requests.ConnectionError
+            assert not ra.resilience_of(caught.value).outcome_unknown
+
+    def test_refused_after_doubt(self) -> None:
+        """A connection refused after a reset does not prove that the first send was not executed."""
+        with Gateway() as gateway:
+
+            class Dying(FakeClock):
+                def sleep(self, seconds: float) -> None:
+                    gateway.down()
+                    super().sleep(seconds)
+
+            gateway.script(Fault.reset())
+            with pytest.raises(ra.OutcomeUnknownError) as caught:
+                connect(RAISE, clock=Dying()).post(gateway.url + "/order", headers=KEY)
+            errors = [attempt.error for attempt in ra.resilience_of(caught.value).attempts]
+            assert errors == ["reset", "refused", "refused"]
+
+    def test_interrupts_pass(self, gateway: Gateway) -> None:
+        """A KeyboardInterrupt on the wire passes at once and untouched, and the next call is served."""
+
+        class Interrupted(BaseAdapter):
+            sends = 0
+
+            def send(self, request: Any, **options: Any) -> Any:
+                self.sends += 1
+                raise KeyboardInterrupt
+
+            def close(self) -> None:
+                pass
+
+        transport = Interrupted()
+        session = connect(transport=transport)
+        for number in (1, 2):
+            with pytest.raises(KeyboardInterrupt):
+                session.post(gateway.url + "/order")
+            assert transport.sends == number
+
+
+class TestClientOrderId:
+    @pytest.mark.parametrize("options", [
+        {"json": {"newClientOrderId": "my-7", "symbol": "X"}},
+        {"data": {"newClientOrderId": "my-7"}},
+        {"params": {"newClientOrderId": "my-7"}},
+        {"params": {"newClientOrderId": "my-7"}, "data": b"\xff\xfe", "headers": {"Content-Type": "application/json"}},
+    ])  # fmt: skip
+    def test_where_it_is_found(self, gateway: Gateway, options: dict[str, Any]) -> None:
+        """The exception says which order to look up, wherever the request carried its id."""
+        gateway.script(Fault.reset("after"))
+        with pytest.raises(ra.OutcomeUnknownError) as caught:
+            connect(RAISE).post(gateway.url + "/order", **options)
+        assert caught.value.client_order_id == "my-7"
+        assert pickle.loads(pickle.dumps(caught.value)).client_order_id == "my-7"
+
+    def test_another_name(self, gateway: Gateway) -> None:
+        """orders.client_id names the parameter; an order without one has none."""
+        for sent, found in (({"cid": 7}, "7"), ({"newClientOrderId": "x"}, None), ([1], None), ({"cid": None}, None)):
+            gateway.script(Fault.reset("after"))
+            with pytest.raises(ra.OutcomeUnknownError) as caught:
+                connect({**RAISE, "orders": {"client_id": "cid"}}).post(gateway.url + "/order", json=sent)
+            assert caught.value.client_order_id == found
+
+
+def error_of(code: int) -> type[Exception]:
+    """Return the type that the exception tree gives a code."""
+    own = {-1002: ra.UnauthorizedError, -1003: ra.RateLimitError, -1008: ra.ServerBusyError, -1021: ra.SignatureError,
+           -1022: ra.SignatureError}  # fmt: skip
+    if code in own:
+        return own[code]
+    if code in (-1000, -1001, -1006, -1007):
+        return ra.TransientError
+    return {10: ra.InvalidRequestError, 11: ra.InvalidRequestError, 20: ra.OrderError, 21: ra.PositionError,
+            22: ra.MarginError, 30: ra.StreamError}[-code // 100]  # fmt: skip
+
+
+class TestEveryCode:
+    @pytest.mark.parametrize("code", CODES)
+    def test_returned(self, gateway: Gateway, code: int) -> None:
+        """Under on_error="return" the response with the code is delivered as the server sent it, whatever the code."""
+        gateway.script(*[Fault.code(code, status=400)] * 2)
+        session = connect({**ONCE, "rate_limit": {"wait": 0.0}})
+        for method in ("GET", "POST"):
+            response = session.request(method, gateway.url + "/order")
+            assert response.status_code == 400 and response.json()["code"] == code
+            story = ra.resilience_of(response)
+            assert story.code == code and story.info is ra.explain(code)
+            may_be = str(CODES[code].executed) == "unknown"
+            assert story.outcome_unknown is (method == "POST" and may_be)
+
+    @pytest.mark.parametrize("code", CODES)
+    def test_raised(self, gateway: Gateway, code: int) -> None:
+        """Under on_error="raise" each code is the exception of its group, with all that is known; it pickles."""
+        gateway.script(*[Fault.code(code)] * 3)
+        session = connect({**ONCE, **RAISE, "rate_limit": {"wait": 0.0}})
+        for method in ("GET", "POST", "DELETE"):
+
+            def call(method: str = method) -> requests.Response:
+                return session.request(method, gateway.url + "/order?a=b")
+
+            if code in (-2100, -2200) or (code == -2012 and method == "DELETE"):
+                assert call().json()["code"] == code
+                continue
+            with pytest.raises(ra.ResilienceError) as caught:
+                call()
+            error = caught.value
+            if method != "GET" and str(CODES[code].executed) == "unknown":
+                assert type(error) is ra.OutcomeUnknownError
+                assert not isinstance(error, ra.ApiError)
+            else:
+                assert type(error) is error_of(code)
+                assert isinstance(error, ra.ApiError)
+                assert (error.code, error.msg, error.info) == (code, CODES[code].name, ra.explain(code))
+            assert error.response is not None and error.response.json()["code"] == code
+            assert error.request is not None and error.request.method == method
+            assert "a=b" not in str(error)
+            again = pickle.loads(pickle.dumps(error))
+            assert type(again) is type(error) and again.resilience == error.resilience
+            assert str(again) == str(error) and again.response.json()["code"] == code
+
+
+class TestUnlisted:
+    @pytest.mark.parametrize(("code", "status", "method", "unknown", "raised"), [
+        (-1999, 200, "GET", False, None),
+        (1, 200, "GET", False, None),
+        (-1999, 200, "POST", True, ra.OutcomeUnknownError),
+        (1, 201, "POST", True, ra.OutcomeUnknownError),
+        (-1999, 400, "GET", False, ra.ApiError),
+        (-1999, 400, "POST", False, ra.ApiError),
+        (-1999, 500, "POST", True, ra.OutcomeUnknownError),
+        (-1999, 401, "POST", False, ra.ApiError),
+        (7, 404, "DELETE", False, ra.ApiError),
+    ])  # fmt: skip
+    def test_a_code_that_nobody_lists(
+        self, gateway: Gateway, code: int, status: int, method: str, unknown: bool, raised: type[Exception] | None
+    ) -> None:
+        """It is judged by the status; with a good one it is delivered, and nobody knows whether a POST was executed."""
+        gateway.script(*[Fault.code(code, status)] * 2)
+        response = connect(ONCE).request(method, gateway.url + "/order")
+        assert response.json()["code"] == code and ra.resilience_of(response).code == code
+        assert ra.resilience_of(response).outcome_unknown is unknown
+        if raised is None:
+            assert connect({**ONCE, **RAISE}).request(method, gateway.url + "/order").json()["code"] == code
+            return
+        with pytest.raises(raised) as caught:
+            connect({**ONCE, **RAISE}).request(method, gateway.url + "/order")
+        assert type(caught.value) is raised
+        if isinstance(caught.value, ra.ApiError):
+            assert caught.value.code == code and caught.value.info is None
+
+    def test_judged_by_the_status(self, gateway: Gateway) -> None:
+        """An unlisted code under 502 is repeated as a 502 is."""
+        gateway.script(Fault.code(-1999, status=502))
+        assert connect().get(gateway.url + "/ping").json()["code"] == 0
+
+
+class TestStatuses:
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 418, 429, 451, 500, 501, 502, 503, 504, 599])
+    def test_errors_without_an_envelope(self, gateway: Gateway, status: int) -> None:
+        """An HTTP error without an envelope is requests' HTTPError, as raise_for_status() would have it."""
+        gateway.script(*[Fault.status(status)] * 2)
+        settings = {**ONCE, "rate_limit": {"wait": 0.0}}
+        assert connect(settings).get(gateway.url + "/ping").status_code == status
+        with pytest.raises(requests.HTTPError) as caught:
+            connect({**settings, **RAISE}).get(gateway.url + "/ping?q=1")
+        error = caught.value
+        assert type(error) is requests.HTTPError
+        assert error.response.status_code == status and error.request.url == gateway.url + "/ping?q=1"
+        assert str(error).startswith(f"{status} ") and "q=1" not in str(error)
+        assert ra.resilience_of(error).attempts[0].status == status
+
+    @pytest.mark.parametrize("status", [200, 201, 204, 301, 302, 304, 404, 500])
+    def test_no_error(self, gateway: Gateway, status: int) -> None:
+        """A status below 400 is no error; nor is any other with a success code."""
+        if status < 400:
+            gateway.respond("/x", b"", status, headers={"Location": "/y"} if status in (301, 302) else {})
+        else:
+            gateway.respond("/x", {"code": 200, "data": 1}, status)
+        for method in ("GET", "POST", "DELETE"):
+            response = connect(RAISE).request(method, gateway.url + "/x", allow_redirects=False)
+            assert response.status_code == status
+            assert not ra.resilience_of(response).outcome_unknown
+        assert numbers(gateway) == 3
+
+    def test_own_success_codes(self, gateway: Gateway) -> None:
+        """success_codes replaces the defaults: what is not among them is no success."""
+        gateway.respond("/x", {"code": 1, "data": 1}, 500)
+        session = connect({**ONCE, **RAISE, "success_codes": [1]})
+        assert ra.resilience_of(session.post(gateway.url + "/x")).code == 1
+        gateway.respond("/y", {"code": 0})
+        with pytest.raises(ra.OutcomeUnknownError):
+            session.post(gateway.url + "/y")
+
+    @pytest.mark.parametrize("body", [
+        b'{"code": -2010.0}', b'{"code": true}', b'{"code": null}', b'{"code": [-2010]}', b'{"data": {"code": -2010}}',
+        b'[{"code": -2010}]', b'{"code": "x"}', b"-2010", b'{"code": -2010', b"",
+    ])  # fmt: skip
+    def test_what_is_no_code(self, gateway: Gateway, body: bytes) -> None:
+        """Only a top-level integer code counts: anything else is judged by the status."""
+        gateway.respond("/x", body)
+        response = connect(RAISE).post(gateway.url + "/x")
+        assert response.content == body
+        assert ra.resilience_of(response).code is None
+
+    def test_codes_written_as_strings(self, gateway: Gateway) -> None:
+        """A code written as a string counts as the integer."""
+        gateway.respond("/x", b'{"msg": "no", "code": "-2010"}')
+        with pytest.raises(ra.OrderError):
+            connect(RAISE).post(gateway.url + "/x")
+
+
+class TestStreams:
+    def test_an_error_envelope(self, gateway: Gateway) -> None:
+        """Under stream=True a short JSON error is raised too, with a response that can still be read."""
+        gateway.script(Fault.code(-2010))
+        with pytest.raises(ra.OrderError) as caught:
+            connect(RAISE).post(gateway.url + "/order", stream=True)
+        assert caught.value.response is not None
+        assert caught.value.response.json()["code"] == -2010
+
+    def test_a_cut_off_body(self, gateway: Gateway) -> None:
+        """A stream whose body is cut off ends as with plain requests for a GET, and in doubt for a POST."""
+        gateway.script(*[Fault.cut_body()] * 3)
+        response = connect(RAISE).get(gateway.url + "/x", stream=True)
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            _ = response.content
+        assert numbers(gateway) == 3
+        gateway.clear()
+        gateway.script(*[Fault.cut_body()] * 3)
+        with pytest.raises(ra.OutcomeUnknownError):
+            connect(RAISE).post(gateway.url + "/x", stream=True)
+
+
+class TestReconciler:
+    def run(self, gateway: Gateway, answer: Any, **settings: Any) -> tuple[Any, list[ra.Event]]:
+        events: list[ra.Event] = []
+        gateway.script(Fault.reset("after"), method="POST")
+        clock = FakeClock()
+        session = connect(
+            {**EXACT, **settings}, clock=clock, reconciler=answer, listeners=[events.append]
+        )
+        try:
+            return session.post(gateway.url + "/order", json={"newClientOrderId": "c"}), events
+        except requests.RequestException as error:
+            return error, events
+
+    def test_executed(self, gateway: Gateway) -> None:
+        """A response from the reconciler says that it was executed, and is delivered in place of the error."""
+
+        def look(request: requests.PreparedRequest, send: Any) -> requests.Response:
+            assert send.deadline == send.clock.monotonic() + 180.0
+            found: requests.Response = send(requests.Request("GET", gateway.url + "/found").prepare())
+            return found
+
+        response, events = self.run(gateway, look, on_error="raise")
+        assert response.json()["data"]["path"] == "/found"
+        story = ra.resilience_of(response)
+        assert not story.outcome_unknown and [one.error for one in story.attempts] == ["reset"]
+        assert numbers(gateway, method="POST") == 1
+        assert [event.name for event in events] == ["reconcile", "reconciled"]
+
+    def test_not_executed(self, gateway: Gateway) -> None:
+        """None from the reconciler says that it was not executed: it is sent again."""
+        response, _ = self.run(gateway, lambda request, send: None, on_error="raise")
+        assert response.json()["code"] == 0
+        assert not ra.resilience_of(response).outcome_unknown
+        assert numbers(gateway, method="POST") == 2
+
+    def test_still_unknown(self, gateway: Gateway) -> None:
+        """An exception from the reconciler leaves the outcome unknown: nothing is sent again."""
+
+        def fail(request: requests.PreparedRequest, send: Any) -> requests.Response:
+            raise LookupError("secret")
+
+        error, events = self.run(gateway, fail)
+        assert type(error) is requests.ConnectionError and ra.resilience_of(error).outcome_unknown
+        error, events = self.run(gateway, fail, on_error="raise")
+        assert type(error) is ra.OutcomeUnknownError and error.client_order_id == "c"
+        assert numbers(gateway, method="POST") == 2
+        assert not any("secret" in event.detail for event in events)
+
+    def test_past_an_open_circuit(self, gateway: Gateway) -> None:
+        """The look-up is sent although the circuit is open."""
+        circuit = {"fail_max": 1, "reset_timeout": 30.0}
+
+        def look(request: requests.PreparedRequest, send: Any) -> requests.Response:
+            found: requests.Response = send(requests.Request("GET", gateway.url + "/found").prepare())
+            return found
+
+        gateway.script(Fault.status(503))
+        session = connect({**EXACT, "circuit": circuit}, reconciler=look)
+        response = session.post(gateway.url + "/order")
+        assert response.json()["data"]["path"] == "/found"
+        with pytest.raises(ra.CircuitOpenError):
+            session.get(gateway.url + "/order")
