@@ -22,9 +22,41 @@ from .errors import (
     TransientError,
     UnauthorizedError,
 )
+from .install import install, uninstall
+from .repairs.reconcile import OrderReconciler
 from .repairs.signing import HmacSigner
 from .repairs.token import Token
 from .settings import Settings
 from .telemetry.events import Event
 
+__all__ = [
+    "ApiError",
+    "CircuitOpenError",
+    "DeadlineExceededError",
+    "Event",
+    "HmacSigner",
+    "InvalidRequestError",
+    "JournalError",
+    "MarginError",
+    "OrderError",
+    "OrderReconciler",
+    "OutcomeUnknownError",
+    "PositionError",
+    "RateLimitError",
+    "ResilienceError",
+    "ResilientAdapter",
+    "ServerBusyError",
+    "Settings",
+    "SettingsError",
+    "SignatureError",
+    "StreamError",
+    "Token",
+    "TokenRefreshError",
+    "TransientError",
+    "UnauthorizedError",
+    "explain",
+    "install",
+    "resilience_of",
+    "uninstall",
+]
 __version__ = "0.1.0"

@@ -136,6 +136,20 @@ class ResilientAdapter(HTTPAdapter):
             return self.transmit(request, stream=stream, timeout=timeout, **options)
         return Call(self, self._equipment, origin, request, stream=stream, timeout=timeout, options=options).run()
 
+    def resolve(self, identity: str) -> bool:
+        """Take a person's word that an order in doubt may be sent again.
+
+        Args:
+            identity: the order's client id (``OutcomeUnknownError.client_order_id``); of one without, its fingerprint
+                as the journal shows it.
+
+        Returns whether an order by that name was in doubt.
+
+        Raises:
+            JournalError: the journal could not be written.
+        """
+        return self._runtime.orders.resolve(identity)
+
     def transmit(self, request: PreparedRequest, **options: Any) -> Response:
         """Send a request once, as plain requests would: through the transport handed in, else our own pool."""
         # Looked up at each call, not bound once: mocks patch HTTPAdapter.send on the class.

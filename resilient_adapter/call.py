@@ -33,6 +33,7 @@ from .core.report import Attempt, Resilience
 from .errors import (
     CircuitOpenError,
     DeadlineExceededError,
+    JournalError,
     OutcomeUnknownError,
     ResilienceError,
     TokenRefreshError,
@@ -41,6 +42,7 @@ from .errors import (
 from .guards.circuit import Refusal, Ticket, Transition
 from .guards.rate_limit import Waiter
 from .outgoing import Outgoing, Sender, is_replayable, parameters, timeout_parts
+from .repairs.reconcile import StillUnknownError
 from .repairs.token import Refreshed
 from .runtime import Origin
 from .telemetry.events import Event, EventName, Telemetry
@@ -84,12 +86,16 @@ class Lookup:
     Attributes:
         clock: the clock that every wait is to go by.
         deadline: monotonic instant at which the call ends; infinity for never.
+        sent_at: monotonic instant at which the request whose outcome is unknown was last sent.
+        recv_window: milliseconds for which the server takes what our signer signs; None without one.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, sent_at: float) -> None:
         self._call = call
         self.clock = call.clock
         self.deadline = call.deadline
+        self.sent_at = sent_at
+        self.recv_window: int | None = getattr(call.origin.signer, "recv_window", None)
 
     def __call__(self, request: PreparedRequest) -> Response:
         """Send a request and return its response, read whole."""
@@ -133,8 +139,10 @@ class Call:
         "request",
         "response",
         "sender",
+        "sent_at",
         "started",
         "stream",
+        "submission",
         "swapped",
         "throttle",
         "ticket",
@@ -164,7 +172,9 @@ class Call:
         self.clock = equipment.clock
         self.outgoing = Outgoing(request, origin, equipment.clock, timeout, options)
         self.method = (request.method or "").upper()
-        self.started = self.clock.monotonic()
+        orders = self.method == "POST" and not (lookup or origin.shadow)
+        self.submission = origin.submission(request) if orders else None
+        self.started = self.sent_at = self.clock.monotonic()
         self.deadline = self.started + origin.deadline if not origin.shadow else _INF
         self.attempts: list[Attempt] = []
         self.counted = 0
@@ -186,6 +196,18 @@ class Call:
 
     def run(self) -> Response:
         """Make the call and return what is delivered, or raise it."""
+        if self.submission is None:
+            return self._run()
+        with self.submission:
+            try:
+                known = self._meet_doubt()
+                return self._run() if known is None else known
+            except JournalError as error:
+                if self.outcome is not None:
+                    return self._deliver(Why.JOURNAL)
+                raise self._told(error) from error.__cause__
+
+    def _run(self) -> Response:
         while True:
             refused = self._admit()
             if refused is not None:
@@ -365,6 +387,9 @@ class Call:
                 self._release()
                 return None
             timeout = self.outgoing.timeout(left, own=self.equipment.own)
+            if self.submission is not None:
+                self.submission.sending(self.outgoing.base)
+            self.sent_at, self.reconciled = sent_at, False
             self.response = self.error = None
             if not self.attempts:
                 origin.budget.first_send()
@@ -380,6 +405,9 @@ class Call:
             self._release()
             raise
         self.outcome = outcome
+        if self.submission is not None:
+            unknown = unresolved(outcome, read_only=False, doubt=self.doubt)
+            self.submission.came_back(outcome, self.response, unknown=unknown)
         if ticket is not None:
             changed = self.circuit.record(ticket, outcome.health, retry_after=outcome.retry_after)
             if changed is not None:
@@ -475,7 +503,7 @@ class Call:
             max_attempts=retry.max_attempts,
             repairs=self._repairs(outcome),
             repaired=self.repaired,
-            reconcilable=self.equipment.reconciler is not None and not self.reconciled and not self.lookup,
+            reconcilable=self._reconciler() is not None and not self.reconciled and not self.lookup,
             backoff=backoff(
                 max(self.counted - 1, 0),
                 base=retry.base,
@@ -560,22 +588,74 @@ class Call:
 
     def _reconcile(self) -> Response | None:
         """Ask the reconciler. Returns what is delivered, where the request turns out to have been executed."""
-        reconciler = self.equipment.reconciler
-        assert reconciler is not None  # decide() asks for it only where there is one
         self.reconciled = True
         outcome = self._outcome()
-        self._emit(EventName.RECONCILE, detail=_detail(outcome))
         try:
-            found = reconciler(self.outgoing.base, Lookup(self))
-        except Exception as error:
-            self._emit(EventName.RECONCILED, detail=f"still unknown: {type(error).__name__}")
+            found = self._find_out(_detail(outcome))
+        except Exception:
             return None
         self.doubt = False
         if found is None:
-            self._emit(EventName.RECONCILED, detail="not executed")
             self.outcome = outcome._replace(executed=Executed.NO)
             return None
-        self._emit(EventName.RECONCILED, detail="executed")
+        return self._deliver_found(found)
+
+    def _meet_doubt(self) -> Response | None:
+        """Find out first about an earlier send of the same order, where that is in doubt.
+
+        Returns what is delivered, where it was executed.
+        """
+        submission = self.submission
+        assert submission is not None  # run() looked
+        try:
+            doubtful = submission.in_doubt()
+        except JournalError:
+            raise
+        except ResilienceError as error:
+            raise self._told(error) from None
+        self.outgoing.base = submission.identified(self.outgoing.base)
+        if not doubtful:
+            return None
+        try:
+            found = self._find_out("the same order is in doubt")
+        except JournalError:
+            raise
+        except Exception as error:
+            unknown = OutcomeUnknownError(
+                f"{self.method} {self.origin.name}{self._path()}: nothing was sent, because the same order was sent "
+                "before, and may or may not have been executed; find out before it is sent again",
+                client_order_id=self._client_order_id(),
+                request=self.request,
+            )
+            unknown.resilience = self._report(unknown=True)
+            raise unknown from error
+        return None if found is None else self._deliver_found(found)
+
+    def _find_out(self, why: str) -> Response | None:
+        """Ask the reconciler, or wait for another call that asks. It raises where the outcome is still unknown."""
+        self._emit(EventName.RECONCILE, detail=why)
+        try:
+            if self.submission is None:
+                found = self._ask(self.sent_at)
+            else:
+                found = self.submission.settle(self._ask, self.deadline)
+        except Exception as error:
+            self._emit(EventName.RECONCILED, detail=f"still unknown: {type(error).__name__}")
+            raise
+        self._emit(EventName.RECONCILED, detail="not executed" if found is None else "executed")
+        return found
+
+    def _ask(self, sent_at: float) -> Response | None:
+        reconciler = self._reconciler()
+        if reconciler is None:
+            raise StillUnknownError("there is no reconciler to find out")
+        return reconciler(self.outgoing.base, Lookup(self, sent_at))
+
+    def _reconciler(self) -> Callable[[PreparedRequest, Lookup], Response | None] | None:
+        own = self.equipment.reconciler
+        return self.origin.reconciler if own is None else own
+
+    def _deliver_found(self, found: Response) -> Response:
         self._set_aside()
         self.response, self.error = found, None
         self.outcome = self._read(found)._replace(executed=Executed.YES)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from requests import PreparedRequest, Response
@@ -16,6 +15,7 @@ from urllib3.util import Timeout
 
 from . import transport
 from .clock import Clock
+from .repairs.parameters import parameters as named_parameters
 from .repairs.server_clock import parse_server_time
 from .repairs.signing import caller_signature
 from .repairs.token import Refreshed
@@ -262,6 +262,8 @@ def timeout_parts(timeout: Any) -> tuple[float | None, float | None]:
     """Return connect and read timeout, in seconds, of whatever requests takes for a timeout; None for no limit."""
     if isinstance(timeout, Timeout):
         return _least(timeout._connect, timeout.total), _least(timeout._read, timeout.total)
+    if not _is_timeout(timeout):
+        return None, None
     return timeout if isinstance(timeout, tuple) else (timeout, timeout)
 
 
@@ -300,18 +302,4 @@ def with_own_headers(request: PreparedRequest) -> PreparedRequest:
 
 def parameters(request: PreparedRequest, names: frozenset[str]) -> list[str]:
     """Return the values that a request gives to the named parameters, in its query, form or JSON body."""
-    pairs: list[tuple[str, object]] = list(parse_qsl(urlsplit(request.url or "").query, keep_blank_values=True))
-    body = request.body
-    if isinstance(body, (str, bytes)) and body:
-        media = str(request.headers.get("Content-Type", "")).lower()
-        try:
-            if "json" in media:
-                document = json.loads(body)
-                if isinstance(document, dict):
-                    pairs.extend(document.items())
-            elif "form-urlencoded" in media:
-                text = body if isinstance(body, str) else body.decode()
-                pairs.extend(parse_qsl(text, keep_blank_values=True))
-        except (ValueError, RecursionError):
-            pass  # not for us to judge: it has no parameters that we could read
-    return [str(value) for name, value in pairs if name in names and value is not None]
+    return [value for _, value in named_parameters(request, names)]

@@ -16,6 +16,8 @@ from collections.abc import Callable, Hashable, Set
 from typing import Any
 from urllib.parse import urlsplit
 
+from requests import PreparedRequest
+
 from .clock import Clock
 from .core.classify import READ_ONLY_METHODS, Rules
 from .core.codes import with_policies
@@ -25,6 +27,8 @@ from .errors import SettingsError
 from .guards.circuit import Circuit
 from .guards.rate_limit import RateLimit
 from .guards.retry_budget import RetryBudget
+from .repairs.orders import OrderRules, Orders, Submission
+from .repairs.reconcile import reconciler_from_settings
 from .repairs.server_clock import ServerClock
 from .repairs.token import Token, TokenKeeper
 from .repairs.token_source import source_from_settings
@@ -50,6 +54,7 @@ class Origin:
         token: its token, or None.
         signer: what signs its requests, or None.
         server_clock: the server's time, for a signer that reads it.
+        reconciler: finds out about orders, as the settings describe it, or None.
     """
 
     __slots__ = (
@@ -57,6 +62,8 @@ class Origin:
         "_circuits",
         "_clock",
         "_lock",
+        "_order_rules",
+        "_orders",
         "budget",
         "deadline",
         "exempt_methods",
@@ -66,6 +73,7 @@ class Origin:
         "name",
         "plain",
         "rate_limit",
+        "reconciler",
         "rules",
         "server_clock",
         "settings",
@@ -82,6 +90,7 @@ class Origin:
         settings: Settings,
         clock: Clock,
         credentials: Credentials,
+        orders: Orders,
         *,
         plain: bool,
     ) -> None:
@@ -91,6 +100,9 @@ class Origin:
         self.shadow = settings.mode == "shadow"
         self.token = credentials.token_for(name)
         self.signer, self.server_clock = credentials.signer_for(name)
+        self.reconciler = reconciler_from_settings(settings)
+        self._orders = orders
+        self._order_rules = OrderRules(name, settings.orders)
         self.rules = rules_of(settings)
         self.timeout = (settings.connect_timeout or None, settings.read_timeout or None)
         self.deadline = settings.deadline or float("inf")
@@ -109,6 +121,10 @@ class Origin:
         self._circuits: OrderedDict[str, Circuit] | None = (
             OrderedDict() if settings.circuit.scope == "endpoint" else None
         )
+
+    def submission(self, request: PreparedRequest) -> Submission | None:
+        """Return a call's dealings with the order that a request asks for, or None where it is no order."""
+        return self._orders.submission(self._order_rules, request)
 
     def circuit(self, url: str) -> Circuit:
         """Return the circuit that a request to a URL goes through."""
@@ -165,6 +181,9 @@ class Runtime:
         signer: signs requests; None for that of the settings, if any.
         clock: the clock that everything goes by.
 
+    Attributes:
+        orders: the orders in doubt, and their journals.
+
     Raises:
         SettingsError: a token source or a signer with no origin known to send its secrets to.
     """
@@ -185,6 +204,7 @@ class Runtime:
         self._own = frozenset(settings.origins)
         self._given = (token_source, signer)
         self._credentials = Credentials(settings, token_source, signer, clock)
+        self.orders = Orders(clock)
 
     def origin(self, url: str) -> Origin:
         """Return what is kept for the origin of a URL."""
@@ -220,16 +240,18 @@ class Runtime:
         credentials = self._credentials
         if (settings.token, settings.signing) != (self.settings.token, self.settings.signing):
             credentials = Credentials(settings, *self._given, self._clock, only=name)
-        return Origin(name, settings, self._clock, credentials, plain=bool(self._own) and name not in self._own)
+        plain = bool(self._own) and name not in self._own
+        return Origin(name, settings, self._clock, credentials, self.orders, plain=plain)
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
         self._lock = threading.Lock()
+        self.orders.reset_after_fork()
         for origin in self._origins.values():
             origin.reset_after_fork()
 
 
-def _bound(entries: OrderedDict[str, Any], most: int, busy: Callable[[Any], bool]) -> Any:
+def _bound(entries: OrderedDict[Any, Any], most: int, busy: Callable[[Any], bool]) -> Any:
     """Drop the entry least recently met, one with nothing to remember where there is one; return it."""
     if len(entries) <= most:
         return None
@@ -379,8 +401,7 @@ def shared_runtime(
             runtime = Runtime(settings, token_source=token_source, signer=signer, clock=clock)
             _shared.runtimes[key] = runtime
             _shared.alive.add(runtime)
-            if len(_shared.runtimes) > MAX_RUNTIMES:
-                _shared.runtimes.popitem(last=False)
+            _bound(_shared.runtimes, MAX_RUNTIMES, lambda one: one.orders.in_doubt())
         else:
             _shared.runtimes.move_to_end(key)
     return runtime

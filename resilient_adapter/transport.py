@@ -5,6 +5,7 @@ Everything that knows urllib3's insides is here, and each such place does withou
 
 from __future__ import annotations
 
+import http.client
 import io
 import ssl
 from typing import Any
@@ -164,8 +165,15 @@ def read_body(response: requests.Response, *, clock: Clock, deadline: float = _E
 
 
 def _readable(raw: object) -> bool:
-    # A fork of urllib3 may have taken its place, and a transport handed in may bring a raw of its own.
-    return isinstance(raw, urllib3.HTTPResponse) and hasattr(raw, "read1") and hasattr(raw, "length_remaining")
+    # A transport handed in may bring a raw of its own, or have put something around the connection that read1() would
+    # pass by (CacheControl's copy for the cache); a fork of urllib3 may have taken its place (niquests brings one),
+    # and its read1() does not give the connection back.
+    return (
+        isinstance(raw, urllib3.HTTPResponse)
+        and isinstance(getattr(raw, "_fp", None), http.client.HTTPResponse)
+        and hasattr(raw, "read1")
+        and hasattr(raw, "length_remaining")
+    )
 
 
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
@@ -223,6 +231,8 @@ def _socket_of(raw: urllib3.HTTPResponse) -> Any:
 class _Replay(io.BytesIO):
     """A body read ahead, in the place of the connection it came from; raises at its end what the connection did."""
 
+    fp = None  # http.client's responses have one, and urllib3 asks for it
+
     def __init__(self, body: bytes, error: Exception | None = None) -> None:
         super().__init__(body)
         self._size = len(body)
@@ -233,6 +243,8 @@ class _Replay(io.BytesIO):
         return self.closed or (self._error is None and self.tell() >= self._size)
 
     def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            self._end(size)  # a whole that is not whole: not even its beginning
         return super().read(size) or self._end(size)
 
     def read1(self, size: int | None = -1) -> bytes:
@@ -276,12 +288,13 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
     except (ux.HTTPError, BodyDeadlineError) as error:
         broken = error
     body = wire.getvalue()
-    _put_back(raw, _Replay(body, broken), length)
+    _put_back(raw, _Replay(body, _as_urllib3(broken, raw)), length)
     if broken is not None:
         raise _as_requests(broken) from broken
     decoder = urllib3.HTTPResponse(io.BytesIO(body), headers=raw.headers, preload_content=False)
     try:
-        return decoder.read(decode_content=True)
+        # Not all of it: a small body may unpack to a thousand times its size.
+        return decoder.read(_PIECE, decode_content=True)
     except ux.DecodeError:
         return b""  # the caller meets it when reading; there is no code in it
 
@@ -289,7 +302,14 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
 def _put_back(raw: Any, replay: _Replay, length: int | None) -> None:
     raw._fp = replay
     raw._fp_bytes_read = 0
+    raw._uncached_read_occurred = False  # or raw.data would not be kept
     raw.length_remaining = length
+
+
+def _as_urllib3(error: Exception | None, raw: Any) -> Exception | None:
+    if isinstance(error, BodyDeadlineError):
+        return ux.ReadTimeoutError(getattr(raw, "_pool", None), None, _CUT_OFF)  # type: ignore[arg-type]
+    return error
 
 
 def _as_requests(error: Exception) -> rx.RequestException:
@@ -315,10 +335,11 @@ def discard(response: requests.Response, *, clock: Clock) -> None:
         if response._content is False and _readable(raw):  # type: ignore[comparison-overlap]
             left = raw.length_remaining
             deadline = clock.monotonic() + _DRAIN_SECONDS
-            while left is not None and 0 < left <= _DRAIN:
+            while left is not None and left <= _DRAIN:
                 _within(raw, clock, deadline)
-                raw.read1(left, decode_content=False)
-                left = raw.length_remaining
+                # An empty body has to be read too: it is then that its connection goes back.
+                raw.read1(left or 1, decode_content=False)
+                left = raw.length_remaining or None
     except (ux.HTTPError, BodyDeadlineError):
         pass  # it is closed below, and nobody wanted it
     finally:

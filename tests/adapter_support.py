@@ -115,13 +115,7 @@ class RawServer:
         while True:
             connection, _ = self._listener.accept()
             with connection:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        break
-                    head += piece
-                if head.startswith(b"STOP"):
+                if connection.recv(65536).startswith(b"STOP"):
                     return
                 connection.sendall(self._answer)
 
@@ -131,6 +125,6 @@ class RawServer:
 
     def __exit__(self, *exc: object) -> None:
         with socket.create_connection(self._listener.getsockname()) as connection:
-            connection.sendall(b"STOP\r\n\r\n")
+            connection.sendall(b"STOP")
         self._thread.join()
         self._listener.close()

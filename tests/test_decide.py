@@ -181,6 +181,7 @@ ROWS: list[Row] = [
     ("a repair is not charged", answer(-1002), GET | TOKEN | BROKE, REPAIR, Why.PROCEED),
     ("a body that is gone cannot follow it", answer(-1002), GET | TOKEN | ONE_WAY, DELIVER, Why.BODY),
     ("nor can it once the deadline has passed", answer(-1002), GET | TOKEN | {"time_left": 0.0}, DELIVER, Why.DEADLINE),
+    ("half a second of both is enough", answer(-1002), GET | TOKEN | LATE | STALE, REPAIR, Why.PROCEED),
     ("nor a signature of the caller's that is too old", answer(-1002), GET | TOKEN | {"signature_left": 0.0}, DELIVER,
      Why.SIGNATURE),
     # What a repeat needs
@@ -196,10 +197,12 @@ ROWS: list[Row] = [
     ("for a POST too", answer(-1008), POST | OPEN, DELIVER, Why.CIRCUIT_OPEN),
     ("or the patience to wait for it", answer(-1008), GET | OPEN | {"wait_for_circuit": True}, REPEAT, Why.PROCEED),
     ("room in the deadline", answer(-1001), GET | LATE, DELIVER, Why.DEADLINE),
+    ("for the wait and for a send after it", answer(-1001), GET | {"time_left": 1.0}, DELIVER, Why.DEADLINE),
     ("for a rate limit's wait too", answer(-1003), GET | THROTTLED | {"time_left": 59.0}, DELIVER, Why.DEADLINE),
     ("for the circuit's probe too", REFUSED, GET | OPEN | {"wait_for_circuit": True, "time_left": 4.0}, DELIVER,
      Why.DEADLINE),
     ("a signature that will still be good", answer(-1008), GET | STALE, DELIVER, Why.SIGNATURE),
+    ("not one that ends with the wait", answer(-1008), GET | {"signature_left": 1.0}, DELIVER, Why.SIGNATURE),
     ("a budget", answer(-1001), GET | BROKE, DELIVER, Why.BUDGET),
     ("but not where it was throttled", answer(-1003), GET | THROTTLED | BROKE, REPEAT, Why.PROCEED),
     # One reason before another
@@ -267,6 +270,19 @@ def test_how_long_a_repeat_waits(outcome: Outcome, given: dict[str, Any], wait: 
     """Retry-After and nothing else where throttled, else the backoff, and never less than the server asked for."""
     decision = decide(Situation(outcome, **given))
     assert (decision.action, decision.wait, decision.charged) == (REPEAT, wait, charged)
+
+
+@pytest.mark.parametrize("why", Why)
+def test_a_reason_is_words(why: Why) -> None:
+    """Reasons end up in the log and in events: each reads as one, and no two read alike."""
+    assert f"{why}" == str(why) == why.value
+    assert [str(other) for other in Why].count(str(why)) == 1
+
+
+@pytest.mark.parametrize("repair", Repair)
+def test_a_repair_has_a_name(repair: Repair) -> None:
+    """Repairs print as what they are called."""
+    assert f"{repair}" == str(repair) == repair.value
 
 
 # --- what is delivered says whether anybody knows
@@ -512,8 +528,8 @@ def test_what_may_have_been_executed_is_not_sent_again(s: Situation) -> None:
 
 @given(situations())
 def test_what_was_executed_is_not_sent_again(s: Situation) -> None:
-    """A success, or a state that holds already, is delivered."""
-    if s.outcome.executed is Executed.YES and not s.repairs & {USER}:
+    """A success, or a state that holds already, is delivered; an error may have a recovery of the user's own."""
+    if s.outcome.executed is Executed.YES and not (s.outcome.error and USER in s.repairs):
         assert decide(s).action is DELIVER
 
 

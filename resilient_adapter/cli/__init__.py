@@ -31,10 +31,15 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Mapping[str, Command]] = {
+    "Run scripts": {
+        "run": Command("run", "run an unchanged script with the adapter installed"),
+        "report": Command("report", "sum up a log: what was done, or in shadow mode would have been"),
+    },
     "Look things up": {
         "explain": Command("explain", "say what a code means, and what the adapter does about it"),
         "codes": Command("explain", "list the codes that the API answers with"),
         "settings": Command("settings_command", "show each setting in effect and where it came from"),
+        "orders": Command("orders", "list the orders of a journal, and those that are still unknown"),
     },
     "Try it out": {
         "demo": Command("demo", "watch the adapter at work against a gateway on loopback"),

@@ -59,6 +59,7 @@ class Why(str, Enum):
     DEADLINE = "the wait does not fit into the deadline"
     SIGNATURE = "the caller's signature would be too old"
     BUDGET = "the retry budget is spent"
+    JOURNAL = "the order journal cannot be written"
     PROCEED = "worth another send"
 
     def __str__(self) -> str:

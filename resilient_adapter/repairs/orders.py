@@ -89,7 +89,7 @@ class OrderRules:
         self._origin = origin
         self._name = settings.client_id
         self._paths = settings.paths
-        self._adds = settings.add_client_id
+        self.adds_client_id = settings.add_client_id
         self._query_path = settings.query_path
         self.journal = settings.journal
         self._carry = tuple(name for name in settings.carry if name not in _SECRETS)
@@ -108,7 +108,7 @@ class OrderRules:
         client_id = next((value for _, value in parameters(request, (self._name,)) if value), None)
         if client_id is not None:
             return Order((self._origin, client_id), client_id)
-        if self._paths or (self._adds and path == self._query_path):
+        if self._paths or (self.adds_client_id and path == self._query_path):
             return Order((self._origin, fingerprint(request)), None)
         return None
 
@@ -117,7 +117,7 @@ class OrderRules:
 
         What its caller has signed stays as it is.
         """
-        if not self._adds or parameters(request, (self._name,)) or caller_signature(request) is not None:
+        if parameters(request, (self._name,)) or caller_signature(request) is not None:
             return None
         copy = request.copy()
         return copy if add_parameter(copy, self._name, client_id) else None
@@ -136,7 +136,7 @@ class _Flight:
     Where the one who leads proves nothing to the others, one of them takes the lead: nobody sends it beside another.
     """
 
-    __slots__ = ("changed", "led", "response", "verdict", "waiting")
+    __slots__ = ("changed", "client_id", "led", "response", "verdict", "waiting")
 
     def __init__(self, lock: threading.Lock) -> None:
         self.changed = threading.Condition(lock)
@@ -144,6 +144,7 @@ class _Flight:
         self.waiting = 0
         self.verdict: Executed | None = None
         self.response: Response | None = None
+        self.client_id: str | None = None  # of the order that the verdict is about
 
 
 class Orders:
@@ -182,6 +183,10 @@ class Orders:
             if journal is None:
                 journal = self._journals[path] = Journal(path, self.clock)
             return journal
+
+    def in_doubt(self) -> bool:
+        """Return whether there is any doubt that must not be forgotten."""
+        return bool(self._doubts or self._flights)
 
     def resolve(self, identity: str) -> bool:
         """Take a person's word that an order in doubt may be sent again.
@@ -285,7 +290,9 @@ class Orders:
         if not (flight.led or flight.waiting) and self._flights.get(key) is flight:
             del self._flights[key]
 
-    def land(self, key: Key, flight: _Flight, verdict: Executed | None, response: Response | None) -> None:
+    def land(
+        self, key: Key, flight: _Flight, verdict: Executed | None, response: Response | None, client_id: str | None
+    ) -> None:
         """Lead a flight no longer.
 
         Args:
@@ -293,10 +300,11 @@ class Orders:
             flight: the one that is led.
             verdict: what holds for everyone who waits; None: nothing does.
             response: the order's state, where it was executed.
+            client_id: what it was looked up by, or sent with.
         """
         with self._lock:
             flight.led = False
-            flight.verdict, flight.response = verdict, response
+            flight.verdict, flight.response, flight.client_id = verdict, response, client_id
             if (verdict is not None or not flight.waiting) and self._flights.get(key) is flight:
                 del self._flights[key]
             flight.changed.notify_all()
@@ -366,12 +374,14 @@ class Submission:
             self._orders.leave(self._order.key, flight)
             return
         verdict = None
-        if self._state in (State.EXECUTED, State.UNKNOWN):
-            verdict = Executed.YES if self._state is State.EXECUTED else Executed.UNKNOWN
+        if self._state is State.EXECUTED:
+            verdict = Executed.YES
+        elif self._state is State.UNKNOWN and (kind is None or issubclass(kind, Exception)):
+            verdict = Executed.UNKNOWN  # interrupted we have proven nothing: somebody else may find out
         try:
             self._close_books()
         finally:
-            self._orders.land(self._order.key, flight, verdict, self._response)
+            self._orders.land(self._order.key, flight, verdict, self._response, self._client_id)
 
     # --- before anything is sent
 
@@ -393,7 +403,7 @@ class Submission:
 
     def identified(self, request: PreparedRequest) -> PreparedRequest:
         """Return what is to be sent: with a client id where one is to be added; for an order in doubt, its own."""
-        if self._order.client_id is not None:
+        if self._order.client_id is not None or not self._rules.adds_client_id:
             return request
         earlier = next((doubt.client_id for doubt in self._doubts().values() if doubt.client_id), None)
         client_id = earlier or _ID_PREFIX + os.urandom(16).hex()
@@ -425,7 +435,9 @@ class Submission:
         # Until it is known better, those who wait are told that it is not.
         self._state = State.UNKNOWN
         while True:
-            doubts = self._doubts()
+            # Equal requests that we gave ids of their own are orders of their own.
+            everyone = self._doubts()
+            doubts = {number: doubt for number, doubt in everyone.items() if doubt.client_id == self._client_id}
             if any(doubt.held for doubt in doubts.values()) or not self._hold(doubts):
                 self._pause(deadline)
                 continue
@@ -439,8 +451,11 @@ class Submission:
             else:
                 sent_at = max(doubt.sent_at for doubt in doubts.values())
                 found = ask(sent_at)
-                if found is None and not self._same(doubts):
+                if found is None and not self._same(everyone):
                     continue  # it was sent meanwhile, by a call that had begun before
+                if found is None and not self._sent_at and len(everyone) > len(doubts):
+                    self._orders.forget(self._order.key, doubts)
+                    raise StillUnknownError("more than one such order is in doubt")
             self._orders.forget(self._order.key, doubts)
             lines = [doubt.line for doubt in doubts.values() if doubt.line]
             if found is None:
@@ -462,13 +477,19 @@ class Submission:
 
     def _follow(self, deadline: float) -> Response | None:
         """Wait for the one who leads. Returns the order's state where it was executed; None where we lead now."""
-        flight = self._flight
-        assert flight is not None  # settle() has boarded one
-        self._flight = None
-        if self._orders.follow(self._order.key, flight, deadline):
-            self._flight = flight
-            self._lead()
-            return None
+        key = self._order.key
+        while True:
+            flight, self._flight = self._flight, None
+            assert flight is not None  # settle() has boarded one
+            if self._orders.follow(key, flight, deadline):
+                self._flight = flight
+                self._lead()
+                return None
+            if flight.client_id == self._client_id or self._number not in self._orders.doubts(key):
+                break
+            self._board(doubtful=True)  # it was about another order than the one that we sent
+            if self._leads:
+                return None
         if flight.verdict is Executed.UNKNOWN or flight.response is None:
             raise StillUnknownError("another thread could not find out what became of the order")
         response = _replica(flight.response)

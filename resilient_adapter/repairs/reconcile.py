@@ -39,8 +39,15 @@ class Send(Protocol):
     reference's receive window.
     """
 
-    clock: Clock
-    deadline: float
+    @property
+    def clock(self) -> Clock:
+        """The clock that every wait goes by."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """The monotonic instant at which all of it ends."""
+        ...
 
     def __call__(self, request: PreparedRequest) -> Response:
         """Send a request and return its response, read whole."""
@@ -199,7 +206,8 @@ class OrderReconciler:
             "GET", f"{origin}{self.query_path}{mark}{urlencode([*pairs, (self.query_param, identity)])}"
         ).prepare()
         # Whoever placed the order may look it up: the same key, the same token.
-        query.headers.update({name: text for name, text in request.headers.items() if name.lower() not in _BODY_HEADERS})
+        own = {name: value for name, value in request.headers.items() if name.lower() not in _BODY_HEADERS}
+        query.headers.update(own)
         return query
 
     def _window(self, request: PreparedRequest, send: Send) -> float:

@@ -56,7 +56,12 @@ def jwt_expiry(value: str) -> float | None:
     except (ValueError, RecursionError):
         return None
     expiry = claims.get("exp") if isinstance(claims, dict) else None
-    return float(expiry) if isinstance(expiry, (int, float)) and not isinstance(expiry, bool) else None
+    if isinstance(expiry, bool) or not isinstance(expiry, (int, float)):
+        return None
+    try:
+        return float(expiry)
+    except OverflowError:
+        return None
 
 
 class Refreshed(str, Enum):

@@ -84,8 +84,8 @@ class UrlTokenSource:
         """Log in and return the token.
 
         Raises:
-            requests.RequestException: no answer came.
-            TokenRefreshError: the answer was an error, or held no token. Neither shows what was sent or received.
+            TokenRefreshError: no answer came, it was an error, or it held no token. Shows nothing of what was sent or
+                received.
         """
         # A session for what the environment says (proxies, certificates, .netrc), but not to send through: under
         # install() its adapters are ours.
@@ -93,11 +93,17 @@ class UrlTokenSource:
         request = session.prepare_request(requests.Request(self._method, self._url, json=self._body or None))
         options: Any = session.merge_environment_settings(self._url, {}, False, None, None)
         transport = HTTPAdapter()
+        failure = ""
         try:
             response = transport.send(request, timeout=self._timeout, **options)  # type: ignore[arg-type]
             content = response.content
+        except requests.RequestException as error:
+            failure = type(error).__name__
         finally:
             transport.close()
+        if failure:
+            # Not chained: its text names the whole URL, and its request holds the password.
+            raise TokenRefreshError(f"the login got no answer: {failure}")
         code = read_envelope(content).code
         if response.status_code >= 400 or (code is not None and code not in self._success_codes):
             raise TokenRefreshError(

@@ -208,7 +208,13 @@ class Journal:
         return line
 
     def note(
-        self, lines: Sequence[int], state: State, *, code: int | None = None, status: int | None = None, holder: str = ""
+        self,
+        lines: Sequence[int],
+        state: State,
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        holder: str = "",
     ) -> None:
         """Write down what became of orders.
 
@@ -285,7 +291,8 @@ class Journal:
         Raises:
             JournalError: it could not be read.
         """
-        where, values = "", ()
+        where = ""
+        values: tuple[str, ...] = ()
         if unresolved:
             where = "WHERE state IN ('sent', 'unknown')"
         if id is not None:
@@ -375,9 +382,9 @@ class Journal:
         elif self._file != (found.st_dev, found.st_ino):
             raise OSError("it was replaced while it was in use")
 
-    def _open(self, sqlite3: Any) -> sqlite3.Connection:
+    def _open(self, sqlite: Any) -> sqlite3.Connection:
         create = self._create and self._file is None
-        connection: sqlite3.Connection = sqlite3.connect(
+        connection: sqlite3.Connection = sqlite.connect(
             f"{self.path.as_uri()}?mode={'rwc' if create else 'rw'}",
             uri=True,
             timeout=_BUSY,
@@ -386,27 +393,27 @@ class Journal:
         )
         try:
             if create and _is_new(connection):
-                self._found(connection, sqlite3)
+                self._found(connection, sqlite)
             _check_kind(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _found(self, connection: sqlite3.Connection, sqlite3: Any) -> None:
-        self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), sqlite3)
+    def _found(self, connection: sqlite3.Connection, sqlite: Any) -> None:
+        self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), sqlite.OperationalError)
         connection.execute("BEGIN IMMEDIATE")
         if _is_new(connection):  # another process may have been faster
             for statement in _SCHEMA:
                 connection.execute(statement)
         connection.execute("COMMIT")
 
-    def _patiently(self, step: Callable[[], object], sqlite3: Any) -> None:
+    def _patiently(self, step: Callable[[], object], busy: type[Exception]) -> None:
         # Where two processes change the mode at once, SQLite tells one of them so without waiting.
         for _ in range(100):
             try:
                 step()
-            except sqlite3.OperationalError as error:
+            except busy as error:
                 if "locked" not in str(error):
                     raise
                 self._clock.sleep(0.02)
@@ -441,7 +448,7 @@ def _entry(row: Sequence[Any]) -> Entry:
         known = State.UNKNOWN
     return Entry(
         number,
-        Intent(*intent, carry=json.loads(carry)),
+        Intent._make([*intent, json.loads(carry)]),
         sent_at,
         int(process.partition(":")[0]),
         known,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
@@ -23,7 +24,7 @@ _logger.addHandler(logging.NullHandler())
 
 
 def write(level: str, name: str, fields: Mapping[str, object]) -> None:
-    """Write one event.
+    """Write one event. A log that fails is passed over.
 
     Args:
         level: one of :data:`LEVELS`.
@@ -31,6 +32,12 @@ def write(level: str, name: str, fields: Mapping[str, object]) -> None:
         fields: what is known of it. Under the standard library they are rendered as ``key=value`` after the name,
             and the record carries them as the attribute ``resilient_adapter``.
     """
+    # Standard output may be closed by now, or a handler raise: the answer to an order must not be lost over its log.
+    with suppress(Exception):
+        _write(level, name, fields)
+
+
+def _write(level: str, name: str, fields: Mapping[str, object]) -> None:
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         # Asked for anew each time: a program may configure it again.
@@ -46,4 +53,5 @@ def _render(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)
-    return repr(text) if " " in text else text
+    # Quoted, a line break or a terminal's escape sequence in it stays what it is: part of a value.
+    return text if text and text.isprintable() and " " not in text else repr(text)

@@ -1,0 +1,109 @@
+"""What a newcomer tries first runs as it is printed: the README's code, the examples, the demo."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_adapter.testing import Fault, Gateway
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+def run(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with warnings as errors, in a folder without settings of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *args],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway that asks for tokens, and the examples' settings file with its address."""
+    with Gateway(require_token=True) as gateway:
+        settings = tmp_path / "gateway.toml"
+        settings.write_text((EXAMPLES / "gateway.toml").read_text().replace("http://127.0.0.1:8088", gateway.url))
+        yield gateway, settings
+
+
+def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
+    """The README's first block of Python prints what its last line promises."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    fast = 'ResilientAdapter({"retry": {"base": 0.01, "jitter": 0}})'
+    done = run("-c", code.replace("ResilientAdapter()", fast), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "success after 3 sends\n", "")
+
+
+def test_mounting_on_a_session(tmp_path: Path) -> None:
+    """The example survives an expired token and a rate limit, and shows each send."""
+    done = run(str(EXAMPLES / "mount_on_a_session.py"), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "account: success",
+        "positions: success",
+        "  send 1: code -1002, after 0 s",
+        "  send 2: code -1003, after 0 s",
+        "  send 3: code 0, after 1 s",
+    ]
+
+
+def test_dropping_into_a_legacy_script(served: tuple[Gateway, Path]) -> None:
+    """The old script fails by itself, and under ``run`` prints what it prints on a good day."""
+    gateway, settings = served
+    script = str(EXAMPLES / "legacy_script.py")
+    plain = run(script, gateway.url, cwd=settings.parent)
+    assert (plain.returncode, plain.stdout) == (1, "")
+    gateway.script(Fault.reset(), path="/api/*")
+    done = run(
+        "-m", "resilient_adapter", "run", "--settings", str(settings), script, gateway.url,
+        cwd=settings.parent, GATEWAY_PASSWORD="demo",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "BTCUSDT success\nETHUSDT success\nSOLUSDT success\n"
+
+
+def test_configuring_by_settings(served: tuple[Gateway, Path]) -> None:
+    """Settings alone bring the token, and the log says what was done."""
+    gateway, settings = served
+    gateway.script(None, Fault.code(-1001), path="/api/*")
+    done = run(
+        str(EXAMPLES / "configured_by_settings.py"), cwd=settings.parent,
+        RESILIENT_ADAPTER_SETTINGS=str(settings), GATEWAY_URL=gateway.url, GATEWAY_PASSWORD="demo",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout == "account success\npositions success\nopenOrders success\n"
+    assert "INFO retry" in done.stderr and "code=-1001" in done.stderr
+    assert "Bearer" not in done.stderr
+
+
+def test_the_demo_loses_nothing(tmp_path: Path) -> None:
+    """The demo ends with exit status 0, having shown what plain requests lose and the adapter does not."""
+    done = run("-m", "resilient_adapter", "demo", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    left, right = re.findall(r"^calls lost +(\d+) +(\d+)$", done.stdout, re.MULTILINE)[0]
+    assert int(left) > 0 and int(right) == 0
+
+
+def test_the_demo_says_when_something_was_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call that the adapter loses makes the demo end with exit status 1."""
+    from resilient_adapter.cli import demo, main
+
+    monkeypatch.setitem(demo.SETTINGS, "retry", {"max_attempts": 1})
+    monkeypatch.setitem(demo.SETTINGS, "circuit", {"fail_max": 3, "when_open": "raise"})
+    assert main(["demo"]) == 1
+    assert "gives up" in capsys.readouterr().out
