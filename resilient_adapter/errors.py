@@ -27,6 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import requests
+from requests.cookies import RequestsCookieJar, merge_cookies
 from requests.hooks import default_hooks
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def _picklable_request(request: Any) -> Any:
         return None
     copy = request.copy()
     copy.hooks = default_hooks()
+    if copy._cookies is not None and not isinstance(copy._cookies, RequestsCookieJar):  # type: ignore[attr-defined]
+        copy._cookies = merge_cookies(RequestsCookieJar(), copy._cookies)  # type: ignore[attr-defined]
     if not isinstance(copy.body, (str, bytes, type(None))):
         copy.body = None
     if not isinstance(copy._body_position, (int, type(None))):  # type: ignore[attr-defined]

@@ -163,11 +163,11 @@ def _decide(s: Situation) -> Decision:
         if s.reconcilable and not s.read_only:
             return Decision(Action.RECONCILE, Why.OUTCOME_UNKNOWN)
         return Decision(Action.DELIVER, Why.OUTCOME_UNKNOWN)
+    if Repair.USER in s.repairs and outcome.executed is not Executed.YES:
+        # The user's own word for a code goes before ours, also for one that nobody else lists.
+        return _repair(s, Repair.USER)
     if not outcome.error:
         return Decision(Action.DELIVER, Why.DONE)
-    if Repair.USER in s.repairs:
-        # The user's own word for a code goes before ours.
-        return _repair(s, Repair.USER)
     repair = _REPAIR_OF.get(outcome.recovery)
     if repair is not None:
         return _repair(s, repair)
