@@ -89,6 +89,9 @@ class ResilientAdapter(HTTPAdapter):
         )
         self._transport: BaseAdapter | None = arguments["transport"]
         self._pools: dict[str, Any] = {}
+        self._pools_of: object = None
+        # A subclass may give requests to one origin different pools: for it there is no usual one.
+        self._usual_pools = _pool_key_of(type(self)) is _pool_key_of(HTTPAdapter)
         self._equipment = Equipment(
             own=self._transport is None,
             clock=arguments["clock"],
@@ -107,11 +110,11 @@ class ResilientAdapter(HTTPAdapter):
         return {**state, "_arguments": self._arguments}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        arguments = state["_arguments"]
+        # First, as in __init__: a subclass may want the settings to make its pools.
+        self._configure(state["_arguments"])
         super().__setstate__(  # type: ignore[misc]
             {name: value for name, value in state.items() if name != "_arguments"}
         )
-        self._configure(arguments)
 
     def send(
         self,
@@ -175,8 +178,11 @@ class ResilientAdapter(HTTPAdapter):
 
         Building a pool's key anew for every request costs 22 µs. Only default TLS without a proxy is remembered.
         """
-        if verify is not True or cert is not None or proxies:
+        if verify is not True or cert is not None or proxies or not self._usual_pools:
             return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        if self._pools_of is not self.poolmanager:
+            # init_poolmanager was called again, with other options perhaps.
+            self._pools, self._pools_of = {}, self.poolmanager
         url = request.url or ""
         end = url.find("/", 8)
         key = url[:end]
@@ -195,11 +201,12 @@ class ResilientAdapter(HTTPAdapter):
         return super().request_url(request, proxies) if proxies else request.path_url
 
     def _reset_after_fork(self) -> None:
-        # A connection shared with the parent would mix up whose answer is whose. Closing our copies of the
-        # descriptors does not close the parent's.
+        # A connection shared with the parent would mix up whose answer is whose. The pools are replaced, not closed:
+        # a thread of the parent's may have held their locks.
         self._pools.clear()
         if hasattr(self, "poolmanager"):
-            super().close()
+            self.proxy_manager = {}
+            self.init_poolmanager(self._pool_connections, self._pool_maxsize, block=self._pool_block)
 
 
 def resilience_of(outcome: Response | BaseException) -> Resilience:
@@ -214,9 +221,14 @@ def resilience_of(outcome: Response | BaseException) -> Resilience:
     return report
 
 
+def _pool_key_of(kind: type[HTTPAdapter]) -> object:
+    return getattr(kind, "build_connection_pool_key_attributes", None)
+
+
 def _refuse_inner_retries(max_retries: Any) -> None:
     total = getattr(max_retries, "total", max_retries)
-    if total:
+    # None is not none: as an argument it stands for urllib3's own default, in a Retry for no limit on the sum.
+    if total or total is None:
         raise SettingsError(
             "max_retries (argument): it would repeat requests beneath the adapter, orders included; "
             "use the setting retry.max_attempts"

@@ -42,6 +42,7 @@ from .errors import (
 from .guards.circuit import Refusal, Ticket, Transition
 from .guards.rate_limit import Waiter
 from .outgoing import Outgoing, Sender, is_replayable, parameters, timeout_parts
+from .repairs.orders import Submission
 from .repairs.reconcile import StillUnknownError
 from .repairs.token import Refreshed
 from .runtime import Origin
@@ -110,6 +111,7 @@ class Lookup:
             options=call.options,
             lookup=True,
         )
+        nested.outgoing.look_where_it_goes()
         nested.deadline = self.deadline
         return nested.run()
 
@@ -196,9 +198,17 @@ class Call:
 
     def run(self) -> Response:
         """Make the call and return what is delivered, or raise it."""
-        if self.submission is None:
-            return self._run()
-        with self.submission:
+        try:
+            return self._run() if self.submission is None else self._run_order(self.submission)
+        except Exception:
+            raise
+        except BaseException:
+            if self.response is not None:
+                self.response.close()  # nobody else can: a bounded pool would wait for its connection for ever
+            raise
+
+    def _run_order(self, submission: Submission) -> Response:
+        with submission:
             try:
                 known = self._meet_doubt()
                 return self._run() if known is None else known
@@ -225,7 +235,7 @@ class Call:
                 decision = decide(self._situation(self._outcome()))
             if decision.shadowed:
                 self._tell_shadow(decision)
-                return self._deliver(decision.why)
+                return self._deliver(Why.DONE)
             if decision.action is Action.DELIVER:
                 return self._deliver(decision.why)
             if decision.action is Action.REPEAT:
@@ -262,7 +272,7 @@ class Call:
                     self._tell_circuit(admitted.transition)
                 return None
             if origin.shadow:
-                self._emit(EventName.REFUSED, wait=admitted.retry_after, detail=Why.CIRCUIT_OPEN, shadow=True)
+                self._emit(EventName.REFUSED, wait=admitted.retry_after, detail=Why.CIRCUIT_OPEN)
                 self.ticket = None
                 return None
             if self._passes():
@@ -280,7 +290,7 @@ class Call:
         if origin.shadow:
             wait = line.estimate(self._priority())
             if wait > 0:
-                self._emit(EventName.THROTTLE, wait=wait, detail="the origin is closed, or paced", shadow=True)
+                self._emit(EventName.THROTTLE, wait=wait, detail="the origin is closed, or paced")
             return None
         if clock.monotonic() + line.estimate(self._priority()) >= self.deadline and not self._closed_for_long():
             return self._refuse_late("the rate limit's wait")
@@ -439,7 +449,7 @@ class Call:
         status = response.status_code
         content = b""
         if self.stream:
-            if transport.can_read_ahead(response):
+            if not response.is_redirect and transport.can_read_ahead(response):
                 content = transport.read_ahead(response, clock=self.clock, deadline=self.deadline)
         elif status < 300 or not response.is_redirect:
             content = transport.read_body(response, clock=self.clock, deadline=self.deadline)
@@ -458,10 +468,12 @@ class Call:
         )
 
     def _failed(self, error: Exception, timeout: Any) -> Outcome:
-        self.error = error
         if not isinstance(error, requests.RequestException) and self.response is not None:
             raise error  # a fault of our own while reading is no failure of the server's
-        failure = transport.failure_of(error, own=self.equipment.own)
+        self.error = error
+        # A body that is read as it is sent may raise when a part of the request is on its way.
+        whole = isinstance(self.outgoing.base.body, (str, bytes, type(None)))
+        failure = transport.failure_of(error, own=self.equipment.own and whole)
         if failure is Failure.RESET and self.response is not None:
             failure = Failure.CUT_BODY
         status = None if self.response is None else self.response.status_code
@@ -523,7 +535,8 @@ class Call:
 
     def _repeatable(self) -> bool:
         return self.method in self.origin.settings.retry.methods or any(
-            name in self.outgoing.base.headers for name in self.origin.idempotency_headers
+            self.outgoing.base.headers.get(name)
+            for name in self.origin.idempotency_headers  # a blank one is none
         )
 
     def _repairs(self, outcome: Outcome) -> frozenset[Repair]:
@@ -686,6 +699,8 @@ class Call:
             self._emit(EventName.GIVE_UP, detail=why)
         raises = self.origin.settings.on_error == "raise" and not self.origin.shadow and not self.lookup
         response, error = self.response, self.error
+        # The traceback holds frames, and they hold this call: left here, the exception would hold itself.
+        self.error = None
         if response is not None:
             response.resilience = report  # type: ignore[attr-defined]
             # Digest auth sends through it: past us, were it the inner transport.
@@ -705,8 +720,7 @@ class Call:
                 raise self._typed(outcome, None, unknown, report) from error
             raise error
         finally:
-            # The traceback holds this frame and this call: left here, the exception would hold itself.
-            self.error = error = None
+            error = None  # the traceback holds this frame
 
     def _typed(
         self, outcome: Outcome, response: Response | None, unknown: bool, report: Resilience
@@ -761,7 +775,7 @@ class Call:
 
     # --- tell
 
-    def _emit(self, name: EventName, *, wait: float = 0.0, detail: object = "", shadow: bool = False) -> None:
+    def _emit(self, name: EventName, *, wait: float = 0.0, detail: object = "") -> None:
         outcome = self.outcome
         self.equipment.telemetry.emit(
             Event(
@@ -776,7 +790,7 @@ class Call:
                 recovery=None if outcome is None else outcome.recovery.value,
                 wait=wait,
                 detail=str(detail),
-                shadow=shadow,
+                shadow=self.origin.shadow,
             ),
             self.origin.settings.log.level,
         )
@@ -802,7 +816,7 @@ class Call:
                 Repair.REFRESH_TOKEN: EventName.REFRESH,
                 Repair.RESYNC_CLOCK: EventName.RESYNC,
             }[decision.repair or Repair.USER]
-        self._emit(name, wait=decision.wait, detail=_detail(outcome), shadow=True)
+        self._emit(name, wait=decision.wait, detail=_detail(outcome))
 
 
 def _detail(outcome: Outcome) -> str:

@@ -66,6 +66,21 @@ class ResilienceError(requests.RequestException):
         return (_rebuild, (type(self), self.args, state))
 
 
+def without_frames(error: BaseException) -> BaseException:
+    """Return an exception that may be kept: without the frames that hold all that its callers had in hand.
+
+    A context may be the caller's own exception, so it is let go of and left as it is.
+    """
+    todo: list[object] = [error]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, BaseException) and (one.__traceback__ or one.__context__):
+            one.__traceback__ = one.__context__ = None
+            # requests' exceptions have urllib3's for arguments, and those a reason.
+            todo += [*one.args, getattr(one, "reason", None), one.__cause__]
+    return error
+
+
 def _rebuild(cls: type[ResilienceError], args: tuple[Any, ...], state: dict[str, Any]) -> ResilienceError:
     error = cls.__new__(cls, *args)
     error.args = args
@@ -79,7 +94,7 @@ def _picklable_request(request: Any) -> Any:
     copy = request.copy()
     copy.hooks = default_hooks()
     if copy._cookies is not None and not isinstance(copy._cookies, RequestsCookieJar):  # type: ignore[attr-defined]
-        copy._cookies = merge_cookies(RequestsCookieJar(), copy._cookies)  # type: ignore[attr-defined]
+        copy._cookies = merge_cookies(RequestsCookieJar(), copy._cookies)  # type: ignore[attr-defined,no-untyped-call]
     if not isinstance(copy.body, (str, bytes, type(None))):
         copy.body = None
     if not isinstance(copy._body_position, (int, type(None))):  # type: ignore[attr-defined]

@@ -49,6 +49,7 @@ class Outgoing:
         "_carried",
         "_clock",
         "_generation",
+        "_home",
         "_options",
         "_origin",
         "_request",
@@ -72,6 +73,7 @@ class Outgoing:
         self._options = options
         self._sends = 0
         self._carried: str | None = None  # the token that the latest send carried
+        self._home = True  # what is sent goes to the call's own origin
         self._signs: bool | None = None
         self._variant: Any = None  # the recipe by which the caller signed, where our signer reproduces it
         self._generation = 0
@@ -91,7 +93,7 @@ class Outgoing:
         if self._sends and request._body_position is not None:  # type: ignore[attr-defined]
             rewind_body(request)
         self._sends += 1
-        if not origin.shadow:
+        if self._home and not origin.shadow:
             if origin.token is not None and origin.token.concerns(request):
                 request = self._stamped(request, deadline)
             if origin.signer is not None and self.signs():
@@ -131,13 +133,22 @@ class Outgoing:
         """
         if self._signs is None:
             signer = self._origin.signer
-            self._signs = signer is not None and (
-                not hasattr(signer, "covers") or signer.covers(self._origin.name, urlsplit(self.base.url or "").path)
+            self._signs = (
+                self._home
+                and signer is not None
+                and (
+                    not hasattr(signer, "covers")
+                    or signer.covers(self._origin.name, urlsplit(self.base.url or "").path)
+                )
             )
             if self._signs and hasattr(signer, "reproduces") and caller_signature(self.base) is not None:
                 self._variant = signer.reproduces(self.base)
                 self._signs = self._variant is not None
         return self._signs
+
+    def look_where_it_goes(self) -> None:
+        """Keep token, key and signature back from a request that others made, where it goes to another origin."""
+        self._home = self._origin.serves(self.base.url or "")
 
     def signature_left(self) -> float:
         """Return for how many seconds a signature that only its caller can renew stays good; infinity without one."""
@@ -186,6 +197,7 @@ class Outgoing:
             response.request = request
             if signed and response.url == sent.url:
                 response.url = self.base.url or ""
+                transport.conceal_raw_url(response, sent.path_url, self.base.path_url)
         if error is not None:
             if isinstance(error, requests.RequestException) and error.request is sent:
                 error.request = request
@@ -235,7 +247,11 @@ class Outgoing:
         signing = origin.settings.signing
         url = getattr(origin.signer, "time_url", None) or origin.name + signing.time_path
         request = requests.Request("GET", url).prepare()
-        response = sender.transmit(request, stream=False, timeout=origin.timeout, **self._options)
+        left = deadline - self._clock.monotonic()
+        if left <= 0:
+            raise requests.Timeout("the call's deadline has passed")
+        timeout = tuple(left if part is None else min(part, left) for part in origin.timeout)
+        response = sender.transmit(request, stream=False, timeout=timeout, **self._options)
         return parse_server_time(
             transport.read_body(response, clock=self._clock, deadline=deadline), signing.time_field
         )
@@ -250,6 +266,7 @@ class Outgoing:
             return False
         if repaired:
             self.base = copy
+            self.look_where_it_goes()
             self._signs = None
             self.news.append((EventName.RECOVER, "the user's own"))
         return repaired

@@ -122,6 +122,10 @@ class Origin:
             OrderedDict() if settings.circuit.scope == "endpoint" else None
         )
 
+    def serves(self, url: str) -> bool:
+        """Return whether a URL is one of this origin's, and may so be given its secrets."""
+        return _name_of(_up_to_path(url)) == self.name
+
     def submission(self, request: PreparedRequest) -> Submission | None:
         """Return a call's dealings with the order that a request asks for, or None where it is no order."""
         return self._orders.submission(self._order_rules, request)
@@ -209,17 +213,12 @@ class Runtime:
     def origin(self, url: str) -> Origin:
         """Return what is kept for the origin of a URL."""
         # The URL up to its path tells the origin, in one of few spellings: no parsing for those seen before.
-        end = url.find("/", 8)
-        spelling = url[:end] if end > 0 else url
+        spelling = _up_to_path(url)
         origin = self._spellings.get(spelling)
         return origin if origin is not None else self._meet(spelling)
 
     def _meet(self, spelling: str) -> Origin:
-        try:
-            name = origin_of(spelling)
-        except ValueError:
-            # Not for us to judge: the transport knows what it can send (http+unix://, mock://).
-            name = spelling.partition("?")[0].partition("#")[0].rpartition("@")[2]
+        name = _name_of(spelling)
         with self._lock:
             origin = self._origins.get(name)
             if origin is None:
@@ -249,6 +248,19 @@ class Runtime:
         self.orders.reset_after_fork()
         for origin in self._origins.values():
             origin.reset_after_fork()
+
+
+def _name_of(spelling: str) -> str:
+    try:
+        return origin_of(spelling)
+    except ValueError:
+        # Not for us to judge: the transport knows what it can send (http+unix://, mock://).
+        return spelling.partition("?")[0].partition("#")[0].rpartition("@")[2]
+
+
+def _up_to_path(url: str) -> str:
+    end = url.find("/", url.find("://") + 3)
+    return url[:end] if end > 0 else url
 
 
 def _bound(entries: OrderedDict[Any, Any], most: int, busy: Callable[[Any], bool]) -> Any:

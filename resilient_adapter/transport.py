@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import io
 import ssl
+import traceback
 from typing import Any
 
 import requests
@@ -17,6 +18,7 @@ from urllib3 import exceptions as ux
 
 from .clock import Clock
 from .core.model import Failure
+from .errors import without_frames
 
 #: Longest JSON body that is read ahead of a caller who asked for a stream.
 READ_AHEAD = 64 * 1024
@@ -31,14 +33,16 @@ _CUT_OFF = "the call's deadline ended while the response's body was being read"
 
 # --- what an exception means ---------------------------------------------------------------------------------------
 
+# Not InvalidHeader: out of a send it is urllib3's word on a header of the response.
 _NEVER_ON_THE_WIRE = (
     rx.InvalidURL,
-    rx.InvalidHeader,
     rx.InvalidSchema,
     rx.MissingSchema,
     rx.InvalidProxyURL,
     rx.UnrewindableBodyError,
 )
+# The last two are what mocks raise that take the place of HTTPAdapter.send.
+_NO_SUCH_PROOF = (rx.RequestException, ConnectionError, TimeoutError)
 
 
 def failure_of(error: Exception, *, own: bool = True) -> Failure:
@@ -72,11 +76,16 @@ def failure_of(error: Exception, *, own: bool = True) -> Failure:
         return Failure.RESET
     if isinstance(error, _NEVER_ON_THE_WIRE):
         return Failure.INVALID
-    if own and isinstance(error, (OSError, ValueError)) and not isinstance(error, rx.RequestException):
+    if own and isinstance(error, (OSError, ValueError)) and not (isinstance(error, _NO_SUCH_PROOF) or _answered(error)):
         # A certificate bundle that is not there, a timeout or header that makes no sense: found before a byte goes
         # out. Every OSError of a socket has become a ConnectionError by here.
         return Failure.INVALID
     return Failure.OTHER
+
+
+def _answered(error: Exception) -> bool:
+    # A subclass that overrides build_response may raise in it: an answer was there by then.
+    return any(frame.f_code.co_name == "build_response" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _reason(error: rx.RequestException) -> BaseException | None:
@@ -94,7 +103,8 @@ def _proxy_refused(reason: BaseException | None) -> bool:
 
 
 def _has_cause(error: BaseException, kind: type[BaseException]) -> bool:
-    # requests, MaxRetryError, urllib3's SSLError and ssl's own are nested by argument here and by context there.
+    # requests, MaxRetryError, urllib3's SSLError and ssl's own are nested by argument. Not by context: that leads on to
+    # whatever the caller was handling as it made this call, another host's certificate perhaps.
     seen: list[BaseException] = []
     todo: list[Any] = [error]
     while todo:
@@ -103,7 +113,7 @@ def _has_cause(error: BaseException, kind: type[BaseException]) -> bool:
             return True
         if isinstance(one, BaseException) and all(one is not other for other in seen):
             seen.append(one)
-            todo += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+            todo += [*one.args, getattr(one, "reason", None), one.__cause__]
     return False
 
 
@@ -123,6 +133,12 @@ def conceal_url(error: BaseException, sent: str, shown: str) -> None:
         one.args = tuple(arg.replace(sent, shown) if isinstance(arg, str) else arg for arg in one.args)
         if isinstance(getattr(one, "url", None), str):
             one.url = one.url.replace(sent, shown)  # type: ignore[attr-defined]
+
+
+def conceal_raw_url(response: requests.Response, sent: str, shown: str) -> None:
+    """Put the caller's own URL in what ``response.raw.geturl()`` tells, in place of the one that was signed."""
+    if getattr(response.raw, "_request_url", None) == sent:
+        response.raw._request_url = shown
 
 
 # --- reading a body ------------------------------------------------------------------------------------------------
@@ -286,6 +302,7 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
         while raw.length_remaining:
             wire.write(_read_piece(raw, raw.length_remaining, clock, deadline, decode_content=False))
     except (ux.HTTPError, BodyDeadlineError) as error:
+        without_frames(error)  # the response keeps it, and they hold the response
         broken = error
     body = wire.getvalue()
     _put_back(raw, _Replay(body, _as_urllib3(broken, raw)), length)
@@ -356,12 +373,22 @@ def carry_cookies(discarded: requests.Response, delivered: requests.Response) ->
     newer = _message(delivered)
     if older is None or newer is None:
         return
-    lines = older.get_all("Set-Cookie")
+    own = newer.get_all("Set-Cookie") or []
+    # In one message a line that deletes a cookie is heeded before those that set it, so none may be left to be deleted.
+    replaced = {_cookie(line) for line in own}
+    lines = [line for line in older.get_all("Set-Cookie") or [] if _cookie(line) not in replaced]
     if lines:
-        own = newer.get_all("Set-Cookie") or []
         del newer["Set-Cookie"]
         for line in [*lines, *own]:
             newer["Set-Cookie"] = line
+
+
+def _cookie(line: str) -> tuple[str, ...]:
+    """Return what tells one cookie from another: name, domain and path (RFC 6265, section 5.3)."""
+    pair, *rest = (part.strip() for part in line.split(";"))
+    named = (part.partition("=") for part in rest)
+    attributes = {name.strip().lower(): value.strip().lower() for name, _, value in named}
+    return pair.partition("=")[0].strip(), attributes.get("domain", "").lstrip("."), attributes.get("path", "")
 
 
 def _message(response: requests.Response) -> Any:

@@ -172,6 +172,17 @@ class TestRequests:
         )
         assert ours == theirs
 
+    @pytest.mark.parametrize("path", [
+        "", "/", "//", "///a//b", "//evil.invalid/a", "/a b", "/%7Ea/%zz", "/\u00e4?\u00f6=\u00fc#f", "?a", "/a;b=c?d=/e?f", "/..", "/a/../b",
+    ])  # fmt: skip
+    def test_request_lines(self, gateway: Gateway, path: str) -> None:
+        """Whatever the path looks like, the request line is the one that a bare session sends."""
+        for session in (plain(), connect()):
+            told(lambda session=session: session.get(gateway.url + path))
+        assert len(gateway.journal) == 2
+        theirs, ours = ((entry.path, entry.query) for entry in gateway.journal)
+        assert ours == theirs
+
     def test_the_request_is_left_alone(self, gateway: Gateway) -> None:
         """The caller's PreparedRequest is the one in the response, and has not changed, repeats and all."""
         settings = {"origins": [gateway.url], "retry": {"jitter": 0.0}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -102,7 +103,7 @@ def test_a_persons_word_settles_what_is_unknown_and_nothing_else(path: Path, clo
     journal.note([done], State.EXECUTED)
     assert journal.resolve("x1") == 1 and journal.resolve("x1") == 0 and journal.resolve("nobody") == 0
     assert [entry.state for entry in journal.entries(id="x1")] == [State.RESOLVED, State.SENT, State.EXECUTED]
-    assert (live, journal.entries(id="nobody")) == (2, [])
+    assert (live, journal.entries(id="nobody"), str(State.RESOLVED)) == (2, [], "resolved")
     journal.close()
 
 
@@ -201,7 +202,7 @@ def a_folder(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "says"),
-    [(not_a_database, "not a database"), (another_database, "no order"), (a_newer_one, "newer"), (a_folder, "")],
+    [(not_a_database, "not a database"), (another_database, "no order"), (a_newer_one, "newer"), (a_folder, "open")],
 )
 def test_a_file_that_is_no_journal_of_ours_is_refused_and_left_alone(
     path: Path, clock: FakeClock, make: object, says: str
@@ -240,10 +241,14 @@ def test_a_journal_that_was_taken_away_is_noticed(path: Path, clock: FakeClock) 
     journal.intend(an_intent())
     for name in path.parent.iterdir():
         name.unlink()
-    with pytest.raises(JournalError):
-        journal.intend(an_intent())
-    path.touch()
+    other = a_journal(path, clock)
+    other.intend(an_intent())
+    other.close()
     with pytest.raises(JournalError, match="replaced"):
+        journal.intend(an_intent())
+    for name in path.parent.iterdir():
+        name.unlink()
+    with pytest.raises(JournalError, match="unable to open"):
         journal.intend(an_intent())
 
 
@@ -301,7 +306,16 @@ def test_threads_share_a_journal(path: Path, clock: FakeClock) -> None:
         thread.join()
     assert {entry.intent.id for entry in journal.entries()} == {f"{a}-{b}" for a in range(12) for b in range(5)}
     assert {entry.state for entry in journal.entries()} == {State.EXECUTED}
-    assert len(journal._idle) <= module._KEPT_OPEN
+    journal.close()
+
+
+def test_few_connections_are_kept_open(path: Path, clock: FakeClock) -> None:
+    """As many as are in use at a time, but not for ever."""
+    journal = a_journal(path, clock)
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(journal._connection())
+    assert len(journal._idle) == module._KEPT_OPEN
     journal.close()
 
 
@@ -378,6 +392,12 @@ def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
     assert not is_alive(name)
     child.communicate()
     assert not is_alive(name)
+
+
+def test_without_proc_the_number_alone_tells_processes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems that have no such file system."""
+    monkeypatch.setattr(Path, "read_text", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
+    assert module._started(1) == ""
 
 
 @pytest.mark.parametrize("error", [PermissionError(), None])

@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from . import PROG, CommandError, load_settings
@@ -40,12 +39,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "script", metavar="SCRIPT", nargs=argparse.REMAINDER, help="a script, a folder or zip file; -: standard input"
     )
-    parser.set_defaults(run=lambda args: _run(args, parser.error))
+    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace, error: Callable[[str], object]) -> int:
+def _run(args: argparse.Namespace) -> int:
     if not (args.module or args.script):
-        error("a script, -m MODULE or - is needed" if args.module is None else "argument -m: expected a module")
+        raise CommandError("run: a script, -m MODULE or - is needed")
     if args.module is None and args.script[0] != "-" and not os.path.exists(args.script[0]):
         raise CommandError(f"there is no script {args.script[0]}")
     program = args.script if args.module is None else ["-m", *args.module, *args.script]

@@ -2,7 +2,7 @@
 
 In order:
 
-1. What is no error, a redirect, or has no recovery, is delivered; so is everything under ``mode="off"``.
+1. What was executed, is no error, or has no recovery, is delivered; so is everything under ``mode="off"``.
 2. A request whose outcome is unknown is repeated only if its method or a header allows it. Otherwise the
    reconciler is asked, where there is one, and the response or exception is delivered where not.
 3. A repair (the user's own for a code, else token refresh or clock resync) happens at most once a call each and
@@ -163,7 +163,9 @@ def _decide(s: Situation) -> Decision:
         if s.reconcilable and not s.read_only:
             return Decision(Action.RECONCILE, Why.OUTCOME_UNKNOWN)
         return Decision(Action.DELIVER, Why.OUTCOME_UNKNOWN)
-    if Repair.USER in s.repairs and outcome.executed is not Executed.YES:
+    if outcome.executed is Executed.YES:
+        return Decision(Action.DELIVER, Why.NOT_RECOVERABLE if outcome.error else Why.DONE)
+    if Repair.USER in s.repairs:
         # The user's own word for a code goes before ours, also for one that nobody else lists.
         return _repair(s, Repair.USER)
     if not outcome.error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random as _random
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -289,8 +288,12 @@ def _tell(breaker: CircuitBreaker, health: Health) -> None:
     if health is Health.SUCCESS:
         breaker.state.call(_succeeded)
         return
-    with suppress(_FailedError):
+    try:
         breaker.state.call(_failed)
+    except _FailedError as error:
+        # pybreaker's frames hold the exception, whose traceback holds them: a cycle that would keep alive all that the
+        # callers have in hand, sessions with open sockets among it, until the garbage collector comes by.
+        error.__traceback__ = None
 
 
 def _succeeded() -> None:

@@ -333,6 +333,7 @@ class Submission:
         "_on_wire",
         "_order",
         "_orders",
+        "_outcome",
         "_response",
         "_rules",
         "_seen",
@@ -357,6 +358,7 @@ class Submission:
         self._on_wire = False
         self._sent_at = 0.0
         self._state: State | None = None
+        self._outcome: Outcome | None = None
         self._response: Response | None = None
 
     def __enter__(self) -> Self:
@@ -381,7 +383,10 @@ class Submission:
         try:
             self._close_books()
         finally:
-            self._orders.land(self._order.key, flight, verdict, self._response, self._client_id)
+            # A stream is its caller's: the others could not read it, too.
+            shared = self._response is not None and self._response._content_consumed  # type: ignore[attr-defined]
+            response = self._response if shared else None
+            self._orders.land(self._order.key, flight, verdict, response, self._client_id)
 
     # --- before anything is sent
 
@@ -441,6 +446,8 @@ class Submission:
             if any(doubt.held for doubt in doubts.values()) or not self._hold(doubts):
                 self._pause(deadline)
                 continue
+            if len(everyone) > len(doubts) and not doubts and not self._sent_at:
+                raise StillUnknownError("the order in doubt carries another client id")
             if not doubts:
                 if not self._executed_elsewhere():
                     self._state = None
@@ -523,10 +530,11 @@ class Submission:
             response: its response, where one came.
             unknown: this send, or one before it of which nothing was found out, may have been executed.
         """
-        self._on_wire = False
+        self._outcome = outcome
         if unknown:
             self._leave_doubt(outcome)
             return
+        self._on_wire = False
         self._orders.forget(self._order.key, (self._number,))
         if outcome.executed is Executed.YES:
             self._state, self._response = State.EXECUTED, response
@@ -538,9 +546,9 @@ class Submission:
                 self._note_own(outcome)
 
     def _leave_doubt(self, outcome: Outcome | None) -> None:
-        self._on_wire = False
         self._state = State.UNKNOWN
         self._orders.doubt(self._order.key, self._number, Doubt(self._line or 0, self._client_id, self._sent_at))
+        self._on_wire = False  # not sooner: an interrupt in between must leave the doubt as well
         self._note_own(outcome)
 
     # --- the books
@@ -610,7 +618,7 @@ class Submission:
         if self._journal is None:
             return
         if self._state is State.NOT_EXECUTED:
-            self._note_own(None)
+            self._note_own(self._outcome)
         self._note(self._absent, State.NOT_EXECUTED, None)
         with contextlib.suppress(JournalError):  # we are found to be gone, then
             self._journal.release(self._holder)

@@ -86,8 +86,7 @@ def _with_member(body: str | bytes, member: str) -> str | bytes | None:
 
 def _set_body(request: PreparedRequest, body: str | bytes) -> None:
     request.body = body
-    if "Content-Length" in request.headers:
-        request.headers["Content-Length"] = str(len(body.encode() if isinstance(body, str) else body))
+    request.headers["Content-Length"] = str(len(body.encode() if isinstance(body, str) else body))
 
 
 def _join(body: str | bytes, more: str) -> str | bytes:

@@ -14,6 +14,7 @@ from requests import PreparedRequest
 
 from ..clock import Clock
 from ..core.backoff import backoff
+from ..errors import without_frames
 
 #: How many tokens that were refused are remembered, to tell a request that merely carries an older one.
 _STALE_KEPT = 16
@@ -269,7 +270,7 @@ class TokenKeeper:
         pause = backoff(self._failures, base=base, factor=factor, jitter=jitter, max_wait=max_wait, u=self._random())
         self._failures += 1
         self._held_back_until = self._clock.monotonic() + pause
-        self.last_error = error
+        self.last_error = without_frames(error)
 
     def _remember_stale(self, value: str) -> None:
         self._stale[value] = None

@@ -342,12 +342,7 @@ class Journal:
         with self._connection() as connection:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                if connection.in_transaction:  # a full disk ends it by itself
-                    connection.execute("ROLLBACK")
-                raise
+            yield connection  # what raises closes the connection, which takes everything back
             connection.execute("COMMIT")
 
     @contextlib.contextmanager
@@ -365,7 +360,7 @@ class Journal:
             yield connection
         except BaseException as error:
             if connection is not None:
-                connection.close()  # also takes back what a failed COMMIT left
+                connection.close()
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise JournalError(f"the order journal {self.path} cannot be used: {error}") from error
             raise

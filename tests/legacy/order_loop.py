@@ -7,7 +7,8 @@ import requests
 
 session = requests.Session()
 for n in range(4):
-    order = {"symbol": "BTCUSDT", "side": "BUY", "quantity": "0.01", "newClientOrderId": "legacy-%d" % n}
+    order = {"symbol": "BTCUSDT", "side": "BUY", "quantity": "0.01", "recvWindow": 300}
+    order["newClientOrderId"] = "legacy-%d" % n
     while True:
         try:
             answer = session.post(sys.argv[1] + "/api/v1/order", data=order, timeout=5).json()

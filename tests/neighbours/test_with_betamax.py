@@ -44,9 +44,11 @@ def test_beneath(gateway: Gateway, tmp_path: Path) -> None:
 
 
 def test_what_the_tape_lacks(gateway: Gateway, tmp_path: Path) -> None:
-    """A request that must not be recorded is betamax's own error, at once."""
+    """A request that is not on the tape, and must not be recorded, is betamax's own error, at once."""
     recorder = betamax.Betamax(plain(), str(tmp_path))
-    recorder.use_cassette("empty", record="none")
-    with recorder, pytest.raises(betamax.BetamaxError):
+    with recorder.use_cassette("tape", record="once"):
         connect(transport=recorder.betamax_adapter).get(gateway.url + "/account")
-    assert numbers(gateway) == 0
+    recorder = betamax.Betamax(plain(), str(tmp_path))
+    with recorder.use_cassette("tape", record="none"), pytest.raises(betamax.BetamaxError):
+        connect(transport=recorder.betamax_adapter).get(gateway.url + "/other")
+    assert [entry.path for entry in gateway.journal] == ["/account"]

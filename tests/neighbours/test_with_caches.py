@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -13,6 +15,11 @@ from resilient_adapter.testing import Answer, Fault, Gateway, Request
 
 WELL = {"code": 0, "data": {}}
 BROKEN = {"code": -1001, "msg": "disconnected"}
+
+
+def fresh() -> dict[str, str]:
+    """Return the headers of an answer that is good for a minute from now."""
+    return {"Cache-Control": "max-age=60", "Date": formatdate(usegmt=True)}
 
 
 class TestRequestsCache:
@@ -48,17 +55,20 @@ class TestRequestsCache:
 
     def test_stale_if_error(self, requests_cache: Any, gateway: Gateway) -> None:
         """An open circuit's exception is an error like any other: stale_if_error answers from the cache."""
-        with requests_cache.CachedSession(backend="memory", stale_if_error=True, expire_after=-1) as session:
+        with requests_cache.CachedSession(backend="memory", stale_if_error=True, expire_after=0.001) as session:
             session.trust_env = False
             session.mount("http://", adapter({"circuit": {"fail_max": 1}}))
-            url = gateway.url + "/account"
-            fresh = session.get(url, expire_after=0.01)
+            kept = session.get(gateway.url + "/account")
             gateway.busy()
+            session.get(gateway.url + "/other")
             with pytest.raises(ra.CircuitOpenError):
-                for _ in range(2):
-                    session.get(gateway.url + "/other")
-            stale = session.get(url, force_refresh=True)
-            assert stale.from_cache and stale.json() == fresh.json()
+                session.get(gateway.url + "/another")
+            time.sleep(0.01)
+            gateway.reset_journal()
+            stale = session.get(gateway.url + "/account")
+            assert stale.from_cache
+            assert stale.json() == kept.json()
+            assert numbers(gateway) == 0
 
 
 class TestCacheControl:
@@ -77,7 +87,7 @@ class TestCacheControl:
     @pytest.mark.parametrize("chunked", [False, True])
     def test_beneath(self, cachecontrol: Any, gateway: Gateway, stream: bool, chunked: bool) -> None:
         """What the server calls fresh is answered from the cache, whole, and comes through us."""
-        headers = {"Cache-Control": "max-age=60", **({"Transfer-Encoding": "chunked"} if chunked else {})}
+        headers = {**fresh(), **({"Transfer-Encoding": "chunked"} if chunked else {})}
         gateway.respond("/account", b'{"code":0,"data":"' + b"x" * 200_000 + b'"}', headers=headers)
         with self.session(cachecontrol) as session:
             bodies = [session.get(gateway.url + "/account", stream=stream).content for _ in range(3)]
@@ -89,7 +99,7 @@ class TestCacheControl:
 
     def test_a_small_stream(self, cachecontrol: Any, gateway: Gateway) -> None:
         """A JSON body that would be read ahead of its caller is kept as well."""
-        gateway.respond("/account", WELL, headers={"Cache-Control": "max-age=60"})
+        gateway.respond("/account", WELL, headers=fresh())
         with self.session(cachecontrol) as session:
             for _ in range(2):
                 assert session.get(gateway.url + "/account", stream=True).json() == WELL
@@ -98,10 +108,12 @@ class TestCacheControl:
     def test_revalidation(self, cachecontrol: Any, gateway: Gateway) -> None:
         """An ETag is asked about, and 304 answered with what is kept."""
 
+        date = (("Date", formatdate(usegmt=True)),)
+
         def answer(request: Request) -> Answer:
             if request.headers.get("If-None-Match") == '"1"':
                 return Answer(304, b"", (("ETag", '"1"'),), None)
-            return Answer(200, b'{"code":0}', (("ETag", '"1"'), ("Cache-Control", "no-cache")))
+            return Answer(200, b'{"code":0}', (("ETag", '"1"'), ("Cache-Control", "no-cache"), *date))
 
         gateway.respond("/account", answer)
         with self.session(cachecontrol) as session:
@@ -111,7 +123,7 @@ class TestCacheControl:
     def test_errors_are_not_kept(self, cachecontrol: Any, gateway: Gateway) -> None:
         """Repeats go past the cache to the server, and only the good answer is kept."""
         gateway.script(Fault.code(-1008, 503), Fault.code(-1001), Fault.reset())
-        gateway.respond("/account", WELL, headers={"Cache-Control": "max-age=60"})
+        gateway.respond("/account", WELL, headers=fresh())
         with self.session(cachecontrol, settings={"retry": {"max_attempts": 4}}) as session:
             for _ in range(2):
                 assert session.get(gateway.url + "/account").json() == WELL
@@ -119,7 +131,7 @@ class TestCacheControl:
 
     def test_errors_that_the_server_calls_fresh(self, cachecontrol: Any, gateway: Gateway) -> None:
         """An error under HTTP 200 with a max-age is kept: every repeat meets the same one, from the cache."""
-        gateway.respond("/account", BROKEN, headers={"Cache-Control": "max-age=60"})
+        gateway.respond("/account", BROKEN, headers=fresh())
         with self.session(cachecontrol) as session:
             response = session.get(gateway.url + "/account")
         assert len(ra.resilience_of(response).attempts) == 3

@@ -1,0 +1,157 @@
+"""The adapter in one process: its guards, and calls that go through them as those of :mod:`resilient_adapter.call` do.
+
+Nothing is decided here. The package's own core classifies, decides and says how long to wait, its own guards admit;
+only the loop that obeys them is written a second time, because in a simulation thousands of calls share a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from ..core.backoff import backoff
+from ..core.classify import READ_ONLY_METHODS, Outcome, classify_failure, classify_response
+from ..core.decide import Action, Decision, Situation, decide
+from ..core.model import Executed, Failure, Recovery
+from ..guards.circuit import Circuit, Refusal, Ticket
+from ..guards.rate_limit import RateLimit, Waiter
+from ..guards.retry_budget import RetryBudget
+from ..runtime import rules_of
+from ..settings.schema import Settings
+from .world import Answer, Call, Send, VirtualClock
+
+_METHOD = "GET"
+_PRIORITY = 1  # in the line, what only looks stands behind orders
+
+
+class Process:
+    """What is kept for the server in one process.
+
+    Args:
+        settings: the settings. Their ``mode`` is taken for ``"enforce"``.
+        clock: the clock that everything goes by.
+        random: for jitter, in [0, 1).
+    """
+
+    def __init__(self, settings: Settings, clock: VirtualClock, random: Callable[[], float]) -> None:
+        self._settings = settings
+        self._now = clock.monotonic
+        self._random = random
+        self._circuit = Circuit("server", settings.circuit, clock, random)
+        self._line = RateLimit(settings.rate_limit, clock)
+        self._budget = RetryBudget(settings.retry, clock)
+        self._send = Send(settings.read_timeout or float("inf"))
+        self._deadline = settings.deadline or float("inf")
+        # As long as one send may take, as in runtime.Origin.
+        self._lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self._deadline)
+        self._repeatable = _METHOD in settings.retry.methods
+        self._exempt = _METHOD in settings.circuit.exempt.methods
+        rules = rules_of(settings)
+        self._outcomes = {
+            Answer.OK: classify_response(rules, method=_METHOD, status=200, code=None, msg=None),
+            Answer.BUSY: classify_response(rules, method=_METHOD, status=503, code=-1008, msg=None),
+            Answer.NOTHING: classify_failure(Failure.READ_TIMEOUT),
+        }
+
+    def call(self) -> Call:
+        """Make one call: a GET without a timeout of its own."""
+        deadline = self._now() + self._deadline
+        sends = 0
+        while True:
+            ticket = yield from self._admit(deadline)
+            if ticket is None:
+                return False
+            left = deadline - self._now()
+            if left <= 0:
+                self._circuit.release(ticket)
+                return False
+            send = self._send if self._send.timeout < left else Send(left)
+            if not sends:
+                self._budget.first_send()
+            sends += 1
+            answer = yield send
+            assert answer is not None  # what a Send brings
+            outcome = self._outcomes[answer]
+            if answer is Answer.NOTHING and send.timeout < self._send.timeout:
+                outcome = classify_failure(Failure.READ_TIMEOUT, patient=False)
+            self._circuit.record(ticket, outcome.health, retry_after=outcome.retry_after)
+            throttled = outcome.recovery is Recovery.THROTTLE
+            throttle = self._line.throttled(outcome.retry_after) if throttled else 0.0
+            if outcome.executed is Executed.YES and not outcome.error:
+                return True
+            decision = decide(self._situation(outcome, sends, throttle, deadline))
+            if decision.action is not Action.REPEAT:
+                return False
+            if decision.charged and not self._budget.spend():
+                return False
+            if not throttled:
+                yield decision.wait
+
+    def _admit(self, deadline: float) -> Generator[float | Send, Answer | None, Ticket | None]:
+        """Wait until a request may go. Returns None where it may not."""
+        circuit, line = self._circuit, self._line
+        while True:
+            turn = None
+            if line.idle:
+                line.sent()
+            else:
+                refusal = circuit.refusal()
+                if refusal is not None and not self._exempt:
+                    if not (yield from self._wait_for_probe(refusal, deadline)):
+                        return None
+                    continue
+                turn = yield from self._wait_in_line(deadline)
+                if turn is None:
+                    return None
+            admitted = circuit.pass_exempt(self._lease) if self._exempt else circuit.admit(self._lease)
+            if isinstance(admitted, Ticket):
+                return admitted
+            if turn is not None:
+                line.leave(turn)
+            if not (yield from self._wait_for_probe(admitted, deadline)):
+                return None
+
+    def _wait_for_probe(self, refusal: Refusal, deadline: float) -> Generator[float, Any, bool]:
+        if self._settings.circuit.when_open != "wait" or self._now() + refusal.retry_after >= deadline:
+            return False
+        yield refusal.retry_after
+        return True
+
+    def _wait_in_line(self, deadline: float) -> Generator[float, Any, Waiter | None]:
+        line = self._line
+        if self._now() + line.estimate(_PRIORITY) >= deadline and not self._closed_for_long():
+            return None
+        waiter = line.enter(_PRIORITY)
+        while wait := line.poll(waiter):
+            if self._closed_for_long() or self._now() + wait >= deadline:
+                line.leave(waiter)
+                return None
+            yield wait
+        return waiter
+
+    def _closed_for_long(self) -> bool:
+        return self._line.remaining() > self._settings.rate_limit.max_wait
+
+    def _situation(self, outcome: Outcome, sends: int, throttle: float, deadline: float) -> Situation:
+        retry = self._settings.retry
+        refusal = None if self._exempt else self._circuit.refusal()
+        return Situation(
+            outcome=outcome,
+            repeatable=self._repeatable,
+            attempts=sends,
+            max_attempts=retry.max_attempts,
+            backoff=backoff(
+                sends - 1,
+                base=retry.base,
+                factor=retry.factor,
+                jitter=retry.jitter,
+                max_wait=retry.max_wait,
+                u=self._random(),
+            ),
+            throttle=throttle,
+            max_wait=self._settings.rate_limit.max_wait,
+            time_left=deadline - self._now(),
+            circuit_open=None if refusal is None else refusal.retry_after,
+            wait_for_circuit=self._settings.circuit.when_open == "wait",
+            budget=self._budget.available(),
+        )

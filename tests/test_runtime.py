@@ -1,0 +1,123 @@
+"""What is kept for each origin, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import resilient_adapter as ra
+from resilient_adapter.core.model import Recovery
+from resilient_adapter.runtime import Runtime, rules_of
+from resilient_adapter.testing import FakeClock
+
+
+def runtime(settings: dict[str, Any] | None = None, **arguments: Any) -> Runtime:
+    """Return a runtime of these settings alone."""
+    given: dict[str, Any] = {"token_source": None, "signer": None, "clock": FakeClock(), **arguments}
+    return Runtime(ra.Settings.from_mapping(settings or {}), **given)
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(("url", "name"), [
+        ("http://a", "http://a"),
+        ("http://a/", "http://a"),
+        ("HTTP://A:80/x?y#z", "http://a"),
+        ("https://a:443/x", "https://a"),
+        ("https://a:80/x", "https://a:80"),
+        ("http://user:secret@a/x", "http://a"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("http://a?b", "http://a"),
+        ("http://a#b", "http://a"),
+        ("http+unix://%2Fvar%2Fx/y", "http+unix://%2fvar%2fx"),
+        ("http://user:secret@a:b/x", "http://a:b"),
+        ("nonsense", "nonsense"),
+        ("", ""),
+    ])  # fmt: skip
+    def test_names(self, url: str, name: str) -> None:
+        """An origin has one name, without user, password, path and query, however it is written."""
+        kept = runtime()
+        origin = kept.origin(url)
+        assert origin.name.lower() == name
+        assert kept.origin(url) is origin
+
+    def test_plain_ones(self) -> None:
+        """Where origins are listed, every other is plain; under mode "off" all are."""
+        kept = runtime({"origins": ["http://a"]})
+        assert not kept.origin("http://a/").plain and kept.origin("http://b/").plain
+        assert runtime({"mode": "off"}).origin("http://a/").plain
+        both = runtime({"per_origin": {"http://a": {"mode": "off"}, "http://b": {"mode": "shadow"}}})
+        assert both.origin("http://a/").plain and both.origin("http://b/").shadow
+        assert not both.origin("http://c/").plain
+
+    def test_what_is_busy(self) -> None:
+        """An origin that is closed for a while, or whose circuit is not closed, has something to remember."""
+        from resilient_adapter.core.model import Health
+
+        clock = FakeClock()
+        for scope in ("origin", "endpoint"):
+            kept = runtime({"circuit": {"fail_max": 1, "scope": scope}}, clock=clock)
+            origin = kept.origin("http://a/")
+            assert not origin.busy()
+            circuit = origin.circuit("http://a/x?y")
+            assert origin.circuit("http://a/x") is circuit
+            ticket = circuit.admit(1.0)
+            circuit.record(ticket, Health.FAILURE)  # type: ignore[arg-type]
+            assert origin.busy()
+            throttled = kept.origin("http://b/")
+            throttled.rate_limit.throttled(5)
+            assert throttled.busy()
+
+    def test_leases(self) -> None:
+        """A probe is given as long as one send may take, within the deadline."""
+        for settings, lease in (
+            ({}, 35.0), ({"deadline": 20.0}, 20.0), ({"deadline": 0, "connect_timeout": 0, "read_timeout": 0}, 120.0),
+        ):  # fmt: skip
+            assert runtime(settings).origin("http://a").lease == lease
+
+    def test_after_a_fork(self) -> None:
+        """What a runtime keeps survives a fork; its locks are new."""
+        kept = runtime(
+            {"origins": ["http://a"], "circuit": {"scope": "endpoint"}},
+            token_source=lambda: "t", signer=ra.HmacSigner("k", "s"),
+        )  # fmt: skip
+        origin = kept.origin("http://a/")
+        origin.circuit("http://a/x")
+        before = kept._lock, origin._lock
+        kept.reset_after_fork()
+        assert kept.origin("http://a/") is origin
+        assert kept._lock is not before[0] and origin._lock is not before[1]
+        plain = runtime()
+        plain.origin("http://a/")
+        plain.reset_after_fork()
+
+
+class TestRules:
+    def test_of_the_settings(self) -> None:
+        """A code that the settings call "break" counts for the circuit without being listed a second time."""
+        rules = rules_of(ra.Settings.from_mapping({"codes": {"-1999": {"recovery": "break", "executed": "no"}}}))
+        assert rules.circuit_codes == {-1008, -1999}
+        assert rules.table[-1999].recovery is Recovery.BREAK
+
+
+class TestCredentials:
+    def test_no_origin(self) -> None:
+        """A token source, or a signer of the kind that knows origins, without one is a SettingsError."""
+        with pytest.raises(ra.SettingsError, match="token_source"):
+            runtime(token_source=lambda: "t")
+        with pytest.raises(ra.SettingsError, match="signer"):
+            runtime(signer=ra.HmacSigner("k", "s"))
+
+    def test_signers(self) -> None:
+        """A plain function signs wherever the adapter goes; an HmacSigner for its own origins, else the settings'."""
+
+        def sign(request: object) -> None:
+            pass
+
+        assert runtime(signer=sign).origin("http://b/").signer is sign
+        assert runtime({"origins": ["http://a"]}, signer=sign).origin("http://a/").signer is sign
+        own = runtime(signer=ra.HmacSigner("k", "s", origins=["http://a"]))
+        assert own.origin("http://a/").signer is not None and own.origin("http://b/").signer is None
+        settings = {"origins": ["http://a"], "signing": {"api_key": "k", "secret": "s"}}
+        assert runtime(settings).origin("http://a/").signer is not None
+        assert runtime(settings).origin("http://a/").server_clock is not None
