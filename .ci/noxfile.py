@@ -92,6 +92,30 @@ def lowest(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+@nox.session(python=[PYTHONS[0], PYTHONS[-1]], default=False)
+@nox.parametrize("versions", ["lowest", "newest"])
+def neighbours(session: nox.Session, versions: str) -> None:
+    """The tests with other libraries for requests: by hand, for their releases must not turn a commit red."""
+    bounds = []
+    if versions == "lowest":
+        constraints = Path(session.create_tmp()).resolve() / "lowest.txt"
+        constraints.write_text(lowest_versions(), encoding="utf-8")
+        bounds = ["--constraint", str(constraints)]
+    session.chdir(ROOT)
+    session.install(*bounds, "-e", ".[test,neighbours]")
+    session.run("python", "-m", "pytest", "tests/neighbours", *session.posargs)
+
+
+@nox.session(default=False)
+def niquests(session: nox.Session) -> None:
+    """The tests with niquests, apart from the others: it replaces urllib3 by a fork."""
+    session.chdir(ROOT)
+    session.install("-e", ".[test]")
+    # After the other, whose files it overwrites.
+    session.install("niquests>=3.21.2")
+    session.run("python", "-m", "pytest", "tests/neighbours/test_with_niquests.py", *session.posargs)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The benchmarks, each a ratio measured in one run."""

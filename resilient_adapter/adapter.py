@@ -206,7 +206,11 @@ class ResilientAdapter(HTTPAdapter):
         self._pools.clear()
         if hasattr(self, "poolmanager"):
             self.proxy_manager = {}
-            self.init_poolmanager(self._pool_connections, self._pool_maxsize, block=self._pool_block)
+            self.init_poolmanager(
+                self._pool_connections,  # type: ignore[attr-defined]
+                self._pool_maxsize,  # type: ignore[attr-defined]
+                block=self._pool_block,  # type: ignore[attr-defined]
+            )
 
 
 def resilience_of(outcome: Response | BaseException) -> Resilience:
@@ -243,5 +247,5 @@ def _reset_after_fork() -> None:
         adapter._reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_reset_after_fork)

@@ -288,8 +288,10 @@ class Call:
         origin, clock = self.origin, self.clock
         line = origin.rate_limit
         if origin.shadow:
-            wait = line.estimate(self._priority())
+            place = line.enter(self._priority())
+            wait = line.poll(place)
             if wait > 0:
+                line.leave(place)
                 self._emit(EventName.THROTTLE, wait=wait, detail="the origin is closed, or paced")
             return None
         if clock.monotonic() + line.estimate(self._priority()) >= self.deadline and not self._closed_for_long():
@@ -738,7 +740,8 @@ class Call:
         elif self.refresh_failed and self.origin.token is not None:
             cause = self.origin.token.last_error
             error = TokenRefreshError(
-                f"{what}: the token was refused and could not be refreshed ({type(cause).__name__})",
+                f"{what}: the token was refused and could not be refreshed "
+                f"({'in time' if cause is None else type(cause).__name__})",
                 request=self.request,
                 response=response,
             )

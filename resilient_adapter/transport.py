@@ -379,8 +379,10 @@ def carry_cookies(discarded: requests.Response, delivered: requests.Response) ->
     lines = [line for line in older.get_all("Set-Cookie") or [] if _cookie(line) not in replaced]
     if lines:
         del newer["Set-Cookie"]
+        # http.client's message adds a line when one is set; that of urllib3's fork would keep the last alone.
+        add = getattr(newer, "add", newer.__setitem__)
         for line in [*lines, *own]:
-            newer["Set-Cookie"] = line
+            add("Set-Cookie", line)
 
 
 def _cookie(line: str) -> tuple[str, ...]:

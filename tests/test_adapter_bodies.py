@@ -187,7 +187,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_a_bounded_pool(self, gateway: Gateway, stream: bool) -> None:
-        """pool_block=True with one connection does not wait for itself: not in repeats, refreshes, look-ups, resyncs."""
+        """pool_block=True with one connection does not wait for itself: not in repeats, refreshes or resyncs."""
         gateway.script(
             Fault.code(-1001), Fault.status(502, b"x" * 100_000), Fault.code(-1002), Fault.code(-1021),
             Fault.status(502, headers={"Transfer-Encoding": "chunked"}), path="/x",

@@ -350,9 +350,7 @@ class TestHalfOpen:
             thread.join(10)
         assert codes == [200] * 16
 
-    def test_late_outcomes(
-        self, gateway: Gateway, clock: FakeClock, start: Callable[..., threading.Thread]
-    ) -> None:
+    def test_late_outcomes(self, gateway: Gateway, clock: FakeClock, start: Callable[..., threading.Thread]) -> None:
         """A failure of a request from before an outage does not reopen a circuit that has recovered."""
         session = connect(settings(1), clock=clock)
         gate = Gate(Answer.error(-1008, status=503))
@@ -366,9 +364,7 @@ class TestHalfOpen:
         late.join(5)
         assert session.get(gateway.url + "/x").ok
 
-    def test_late_successes(
-        self, gateway: Gateway, clock: FakeClock, start: Callable[..., threading.Thread]
-    ) -> None:
+    def test_late_successes(self, gateway: Gateway, clock: FakeClock, start: Callable[..., threading.Thread]) -> None:
         """A success of a request from before the trip does not close an open circuit."""
         session = connect(settings(1), clock=clock)
         gate = Gate(Answer.success())
@@ -380,9 +376,7 @@ class TestHalfOpen:
         late.join(5)
         assert is_open(session, gateway.url + "/x")
 
-    def test_leases_expire(
-        self, gateway: Gateway, clock: FakeClock, start: Callable[..., threading.Thread]
-    ) -> None:
+    def test_leases_expire(self, gateway: Gateway, clock: FakeClock, start: Callable[..., threading.Thread]) -> None:
         """A probe that does not come back is given up after as long as a send may take."""
         session = connect(settings(1, connect_timeout=5.0, read_timeout=30.0), clock=clock)
         trip(session, gateway, 1)
@@ -463,6 +457,7 @@ class TestHalfOpen:
 
     def test_a_refusal_with_an_answer_in_hand(self, gateway: Gateway) -> None:
         """A call that finds the circuit open on its way to a repeat delivers what it has, not our refusal."""
+
         class Meddling(FakeClock):
             meddle: Callable[[], Any] | None = None
 

@@ -173,7 +173,8 @@ class TestRequests:
         assert ours == theirs
 
     @pytest.mark.parametrize("path", [
-        "", "/", "//", "///a//b", "//evil.invalid/a", "/a b", "/%7Ea/%zz", "/\u00e4?\u00f6=\u00fc#f", "?a", "/a;b=c?d=/e?f", "/..", "/a/../b",
+        "", "/", "//", "///a//b", "//evil.invalid/a", "/a b", "/%7Ea/%zz", "/\u00e4?\u00f6=\u00fc#f", "?a",
+        "/a;b=c?d=/e?f", "/..", "/a/../b",
     ])  # fmt: skip
     def test_request_lines(self, gateway: Gateway, path: str) -> None:
         """Whatever the path looks like, the request line is the one that a bare session sends."""
@@ -248,7 +249,7 @@ def deaf() -> Iterator[str]:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-        yield "http://127.0.0.1:%d/x" % listener.getsockname()[1]
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/x"
 
 
 BROKEN = {
@@ -293,7 +294,9 @@ class TestExceptions:
             assert issubclass(expected[0], requests.RequestException)
             assert told(lambda: connect().get(server.url)) == expected
 
-    @pytest.mark.parametrize("url", ["http://127.0.0.1:{closed}/x", "http://nowhere.invalid/x", "https://127.0.0.1:{closed}/"])
+    @pytest.mark.parametrize(
+        "url", ["http://127.0.0.1:{closed}/x", "http://nowhere.invalid/x", "https://127.0.0.1:{closed}/"]
+    )
     def test_no_connection(self, url: str) -> None:
         """A connection that is not made raises the ConnectionError that plain requests raises."""
         url = url.format(closed=closed_port())

@@ -333,9 +333,7 @@ class TestReconciler:
         events: list[ra.Event] = []
         gateway.script(Fault.reset("after"), method="POST")
         clock = FakeClock()
-        session = connect(
-            {**EXACT, **settings}, clock=clock, reconciler=answer, listeners=[events.append]
-        )
+        session = connect({**EXACT, **settings}, clock=clock, reconciler=answer, listeners=[events.append])
         try:
             return session.post(gateway.url + "/order", json={"newClientOrderId": "c"}), events
         except requests.RequestException as error:

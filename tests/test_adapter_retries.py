@@ -418,13 +418,13 @@ class TestDeadline:
 
     def test_a_drip_without_a_deadline(self, gateway: Gateway) -> None:
         """Without a deadline a slow body is waited for, as plain requests would."""
-        gateway.script(Fault.drip(0.005))
+        gateway.script(Fault.drip(0.005, chunk=5))
         assert connect({"deadline": 0}).get(gateway.url + "/ping").json()["code"] == 0
 
 
 class TestCooldown:
     def test_too_long_a_wait_is_delivered(self, gateway: Gateway) -> None:
-        """A Retry-After beyond rate_limit.max_wait is not waited for; later calls get a local 429 that says how long."""
+        """A Retry-After beyond rate_limit.max_wait is not waited for; later calls get a local 429 with what is left."""
         clock = FakeClock()
         events: list[ra.Event] = []
         session = connect({"rate_limit": {"max_wait": 100.0}}, clock=clock, listeners=[events.append])

@@ -79,9 +79,7 @@ def texts(end: Any) -> list[str]:
 
 @pytest.mark.parametrize("on_error", ["return", "raise"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_in_every_kind_of_trouble(
-    gateway: Gateway, caplog: pytest.LogCaptureFixture, name: str, on_error: str
-) -> None:
+def test_in_every_kind_of_trouble(gateway: Gateway, caplog: pytest.LogCaptureFixture, name: str, on_error: str) -> None:
     """A signed request with a token fails in every way there is, and nothing shows what the adapter added to it."""
     caplog.set_level(logging.DEBUG, "resilient_adapter")
     url, options = gateway.url, {}
@@ -114,7 +112,7 @@ def test_in_every_kind_of_trouble(
             assert end.request is request
         except (requests.RequestException, OSError) as error:
             end = error
-            assert getattr(error, "request", None) in (None, request)
+        assert getattr(end, "request", None) in (None, request)
         assert (request.url, dict(request.headers), request.body) == before
         mounted = session.get_adapter(url)
         quiet = [caplog.text, repr(events), repr(session), repr(mounted), repr(mounted.settings)]

@@ -102,6 +102,7 @@ class TestSharing:
         assert shared.origin("http://host-1.invalid/x") is origins[1]
         for number in range(3, 30):
             shared.origin(f"http://host-{number}.invalid/a?b=c")
+            shared.origin(f"http://user-{number}@host-0.invalid/")
         assert shared.origin("http://host-0.invalid/") is origins[0]
         assert shared.origin("http://host-1.invalid/") is not origins[1]
         assert len(shared._origins) == 3 and len(shared._spellings) <= 6
@@ -251,6 +252,13 @@ class TestCopies:
         parent, child, again = gateway.journal
         assert parent.connection == again.connection != child.connection
 
+    def test_a_fork_while_an_adapter_is_made(self) -> None:
+        """An adapter that another thread is only just making has no pools yet that would have to be replaced."""
+        half_made = ra.ResilientAdapter.__new__(ra.ResilientAdapter)
+        half_made._pools = {}
+        half_made._reset_after_fork()
+        assert not hasattr(half_made, "poolmanager")
+
 
 class TestTransports:
     def test_requests_mock(self, clock: FakeClock) -> None:
@@ -273,7 +281,7 @@ class TestTransports:
         assert mock.call_count == 2
 
     def test_keywords(self, gateway: Gateway) -> None:
-        """A transport is called with keywords, and closed with the adapter; calls may pass what they like by position."""
+        """A transport is called with keywords, whatever a call passes by position, and closed with the adapter."""
 
         class Picky(BaseAdapter):
             closed = 0
@@ -281,20 +289,12 @@ class TestTransports:
             def send(self, request: Any, cacheable: Any = None, **options: Any) -> Any:  # type: ignore[override]
                 assert cacheable is None
                 assert set(options) == {"stream", "timeout", "verify", "cert", "proxies"}
-                with HTTPAdapter() as inner:  # type: ignore[attr-defined]
-                    response = inner.send(request, **options)
-                return response
+                return HTTPAdapter().send(request, **options)
 
             def close(self) -> None:
                 self.closed += 1
 
-        class Closing(Picky):
-            def send(self, request: Any, cacheable: Any = None, **options: Any) -> Any:
-                assert cacheable is None
-                assert set(options) == {"stream", "timeout", "verify", "cert", "proxies"}
-                return HTTPAdapter().send(request, **options)
-
-        transport = Closing()
+        transport = Picky()
         mounted = adapter(transport=transport)
         assert mounted.send(prepare("GET", gateway.url), False, (1, 2), True, None, {}).ok
         session = requests.Session()
@@ -364,7 +364,7 @@ class TestShadow:
 
         monkeypatch.setattr(HTTPAdapter, "send", spy)
         session = connect({"mode": "shadow", "deadline": 0.05}, clock=RealClock())
-        gateway.script(Fault.drip(0.01))
+        gateway.script(Fault.drip(0.02, chunk=10))
         assert session.get(gateway.url).ok
         session.get(gateway.url, timeout=7)
         assert timeouts == [None, 7]
@@ -381,7 +381,9 @@ class TestShadow:
         for _ in range(5):
             assert session.get(gateway.url + "/x").ok
         assert numbers(gateway) == 6 and clock.sleeps == []
-        assert any(event.name == "refused" and event.shadow for event in events)
+        assert all(event.shadow for event in events)
+        names = [event.name for event in events]
+        assert names.count("throttle") == 3 and names.count("refused") == 5
 
 
 def test_repr() -> None:

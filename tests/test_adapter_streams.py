@@ -41,7 +41,7 @@ PAYLOADS: dict[str, Answer] = {
     "beyond the limit": Answer(200, padded(LIMIT + 1)),
     "chunked": Answer(200, LINES, CHUNKED),
     "gzip": Answer(200, gzip.compress(padded(30_000)), GZIP),
-    "gzip beyond the limit": Answer(200, gzip.compress(padded(100_000)), GZIP),
+    "gzip beyond the limit": Answer(200, gzip.compress(padded(66_000)), GZIP),
     "gzip chunked": Answer(200, gzip.compress(LINES), {**GZIP, **CHUNKED}),
     "deflate": Answer(200, zlib.compress(LINES), {"Content-Encoding": "deflate"}),
     "bad gzip": Answer(200, LINES, GZIP),
@@ -99,7 +99,7 @@ READERS: dict[str, Callable[[requests.Response], Any]] = {
     "iter_content, joined": lambda r: b"".join(r.iter_content(1300)),
     "iter_content, decoded": lambda r: list(r.iter_content(300, decode_unicode=True)),
     "iter_content twice": lambda r: (list(r.iter_content(9)), list(r.iter_content(9))),
-    "iteration": lambda r: b"".join(r),
+    "iteration": b"".join,
     **{f"iter_lines({size})": (lambda r, size=size: list(r.iter_lines(size))) for size in (31, 512)},
     "iter_lines, decoded": lambda r: list(r.iter_lines(chunk_size=7, decode_unicode=True)),
     "iter_lines, delimited": lambda r: list(r.iter_lines(delimiter=b",")),
@@ -287,7 +287,7 @@ class TestReadAhead:
 
         gateway.script(Fault.drip(0.005, chunk=1))
         response = connect({"deadline": 30.0}, clock=Late()).get(gateway.url + "/x", stream=True)
-        with pytest.raises(requests.ConnectionError, match="timed out|deadline"):
+        with pytest.raises(requests.ConnectionError, match=r"timed out|deadline"):
             _ = response.content
         assert ra.resilience_of(response).attempts[0].error == "read_timeout"
 

@@ -221,7 +221,7 @@ class TestFailures:
         """Once the source works again, so do the calls, and the backoff begins anew."""
         gateway.script(*[Fault.code(-1002)] * 2)
         answers: list[Any] = [OSError(), OSError(), "t3"]
-        session, source, clock, _ = self.run(gateway, lambda: answers.pop(0), "return")
+        session, _source, clock, _ = self.run(gateway, lambda: answers.pop(0), "return")
         for _ in range(2):
             assert session.get(gateway.url + "/x").json()["code"] == -1002
             clock.advance(1.0)
@@ -251,7 +251,15 @@ class TestFailures:
 
         source = Source(slow)
         session = session_for(gateway, source, {"deadline": 0.2, "on_error": "raise"}, clock=clock)
-        leader = threading.Thread(target=lambda: pytest.raises(ra.DeadlineExceededError, session.get, gateway.url))
+        raised: list[type[Exception]] = []
+
+        def lead() -> None:
+            try:
+                session.get(gateway.url)
+            except ra.DeadlineExceededError as error:
+                raised.append(type(error))
+
+        leader = threading.Thread(target=lead)
         leader.start()
         assert entered.wait(5)
         with pytest.raises(ra.DeadlineExceededError):
@@ -259,6 +267,7 @@ class TestFailures:
         leave.set()
         leader.join(5)
         assert numbers(gateway) == 0 and source.asked == 1
+        assert raised == [ra.DeadlineExceededError]
 
     def test_an_interrupt(self, gateway: Gateway) -> None:
         """A KeyboardInterrupt inside the source leaves nobody waiting: the next thread asks."""
@@ -360,7 +369,7 @@ class TestAheadOfTime:
         """A refresh ahead of time that fails while the token is good stops nothing, and is not hammered."""
         with self.start(clock, 100.0) as (gateway, source, session):
             session.get(gateway.url)
-            source._make = lambda: OSError()
+            source._make = OSError
             clock.advance(75.0)
             for _ in range(5):
                 assert session.get(gateway.url).json()["code"] == 0

@@ -147,9 +147,7 @@ def settings_file(folder: Path) -> str:
     return str(file)
 
 
-def test_reconcile_asks_the_server(
-    tmp_path: Path, exchange: OrderGateway, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reconcile_asks_the_server(tmp_path: Path, exchange: OrderGateway, capsys: pytest.CaptureFixture[str]) -> None:
     """Found: executed. Absent, long after its send: not executed. Neither: unknown, and exit status 1."""
     journal = Journal(tmp_path / "journal", Past(3600))
     requests.post(exchange.url + ORDER_PATH, params={"symbol": "B", "newClientOrderId": "there"}, timeout=5)

@@ -13,7 +13,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,26 +220,17 @@ class TestWhatItBrings:
         assert python(*RUN, "--settings", "s.toml", "script.py", gateway.url) == (0, b"0\n", b"")
         assert len(gateway.journal) == 3
 
-    @pytest.mark.parametrize("where", ["resilient_adapter.toml", "pyproject.toml", "named", "environment"])
-    def test_settings_of_where_it_was_started(self, folder: Path, gateway: Gateway, where: str) -> None:
-        """They are found as ever, and stay the same when the script goes elsewhere."""
-        variables = {}
-        text = "retry = {max_attempts = 2, base = 0.01, jitter = 0}"
-        if where == "pyproject.toml":
-            text = f"[tool.resilient_adapter]\n{text}"
-        if where == "named":
-            variables["RESILIENT_ADAPTER_SETTINGS"] = where
-        if where == "environment":
-            variables = {"RESILIENT_ADAPTER__RETRY": json.dumps({"max_attempts": 2, "base": 0.01, "jitter": 0})}
-            (folder / "pyproject.toml").write_text("[tool.ruff]\n# not for resilient_adapter\n")
-        else:
-            (folder / where).write_text(text)
+    def test_settings_of_where_it_was_started(self, folder: Path, gateway: Gateway) -> None:
+        """They stay the same when the script goes elsewhere before it imports requests."""
+        (folder / "resilient_adapter.toml").write_text(FAST)
         (folder / "elsewhere").mkdir()
         (folder / "elsewhere" / "resilient_adapter.toml").write_text("not valid")
-        (folder / "script.py").write_text("import os; os.chdir('elsewhere')\n" + self.SCRIPT)
-        gateway.script(Fault.code(-1001), Fault.code(-1001), None)
-        assert python(*RUN, "script.py", gateway.url, **variables) == (0, b"-1001\n", b"")
-        assert len(gateway.journal) == 2
+        script = "import os; os.chdir('elsewhere'); os.environ['RESILIENT_ADAPTER__DEADLINE'] = 'not valid'\n"
+        (folder / "script.py").write_text(script + self.SCRIPT)
+        gateway.script(*[Fault.code(-1001)] * 4)
+        seen = python(*RUN, "script.py", gateway.url, RESILIENT_ADAPTER__RETRY__MAX_ATTEMPTS="4")
+        assert seen == (0, b"-1001\n", b"")
+        assert len(gateway.journal) == 4
 
     def test_children_only_where_asked(self, folder: Path, gateway: Gateway) -> None:
         """Python processes that the script starts are plain, and covered with ``--children``, theirs too."""
@@ -306,15 +297,6 @@ class TestRefused:
         assert (seen.out, seen.err.count("\n")) == ("", 1)
         assert message in seen.err
 
-    def test_a_python_that_ignores_its_environment(self, folder: Path) -> None:
-        """Under ``-E``, ``-I`` or ``-S`` the script would run without the adapter: that is refused, not overlooked."""
-        (folder / "s.py").write_text("print('ran')")
-        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import runpy; sys.argv[1:] = ['run', 's.py']; "
-        code += "runpy.run_module('resilient_adapter', run_name='__main__')"
-        status, output, errors = python("-E", "-c", code)
-        assert (status, output) == (2, b"")
-        assert b"without -E, -I and -S" in errors
-
 
 class TestInProcess:
     """What happens in processes that tests cannot look into."""
@@ -354,6 +336,44 @@ class TestInProcess:
         assert arguments == [path, *options, "s.py"]
         assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(Path(startup.__file__).parent)
         assert json.loads(environment[command.VARIABLE])["settings"] == os.devnull
+
+    @pytest.mark.parametrize(
+        ("files", "named", "variable", "found"),
+        [
+            ({"a.toml": ""}, "a.toml", "", "a.toml"),
+            ({"a.toml": "", "b.toml": ""}, "a.toml", "b.toml", "a.toml"),
+            ({"b.toml": "", "resilient_adapter.toml": ""}, None, "b.toml", "b.toml"),
+            ({"resilient_adapter.toml": "", "pyproject.toml": "[tool.resilient_adapter]"}, None, "", None),
+            ({"pyproject.toml": "[tool.resilient_adapter]"}, None, "", "pyproject.toml"),
+            ({"pyproject.toml": "[tool.other]  # not resilient_adapter's"}, None, "", os.devnull),
+            ({"a.toml": 'origins = ["http://a.example"]\ntoken.source = "login:token"'}, "a.toml", "", "a.toml"),
+            ({}, None, "", os.devnull),
+        ],
+    )
+    def test_which_settings_file_it_is(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        files: dict[str, str],
+        named: str | None,
+        variable: str,
+        found: str | None,
+    ) -> None:
+        """The one that the adapter itself would read, by a path that holds wherever the script goes."""
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        if variable:
+            monkeypatch.setenv("RESILIENT_ADAPTER_SETTINGS", variable)
+        assert command._settings_file(named) == str(folder / (found or next(iter(files))))
+
+    def test_options_that_would_keep_it_out(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Where Python does not heed its environment the command refuses, rather than run a script unprotected."""
+        (folder / "s.py").touch()
+        monkeypatch.setattr(sys, "flags", SimpleNamespace(ignore_environment=0, no_site=1))
+        assert cli.main(["run", "s.py"]) == 2
+        assert "without -E, -I and -S" in capsys.readouterr().err
 
     def test_inside_the_script(self, folder: Path, gateway: Gateway, hooks: None) -> None:
         """Settings, log and hooks are in place once ``begin()`` has run."""

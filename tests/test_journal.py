@@ -258,6 +258,9 @@ def test_a_write_that_fails_is_taken_back_whole(path: Path, clock: FakeClock) ->
     line = journal.intend(an_intent())
     with pytest.raises(JournalError):
         journal.note([line, object()], State.EXECUTED)  # type: ignore[list-item]
+    with pytest.raises(KeyboardInterrupt), journal._writing() as connection:  # noqa: PT012 - the context is what is tested
+        connection.execute("UPDATE orders SET state = 'executed'")
+        raise KeyboardInterrupt
     assert journal.entries()[0].state is State.SENT
     journal.close()
 

@@ -534,6 +534,60 @@ def test_a_verdict_about_another_order_is_none_about_ours(clock: FakeClock) -> N
     assert board.told == [None] and not board.orders.in_doubt()
 
 
+def test_verdicts_about_other_orders_are_sat_out(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them there are, in the end we find out about our own."""
+    board = Board(clock, paths=[ORDER_PATH], add_client_id=True)
+    board.orders.resolve(fingerprint(board.request))
+    first, second, third = (board.submission() for _ in range(3))
+    for submission in (first, second, third):
+        submission.identified(board.request)
+        submission.sending(board.request)
+    for submission in (first, second, third):
+        submission._leave_doubt(None)
+    follow = board.orders.follow
+    landing: list[threading.Thread] = []
+
+    def follow_and_be_overtaken(*args: Any) -> bool:
+        leads = follow(*args)
+        if not landing:
+            third._board(doubtful=True)
+            landing.append(threading.Timer(0.05, third.__exit__, (None, None, None)))
+            landing[0].start()
+        return leads
+
+    with second:
+        with first:
+            first._board(doubtful=True)
+            second._board(doubtful=True)
+        monkeypatch.setattr(board.orders, "follow", follow_and_be_overtaken)
+        assert second.settle(lambda sent_at: None, float("inf")) is None
+    landing[0].join()
+
+
+def test_one_verdict_settles_every_send_of_an_order(clock: FakeClock, tmp_path: Path) -> None:
+    """Two sends with one id, both unknown: whoever waited writes down what was found out, too."""
+    board = Board(clock)
+    board.orders.resolve("x")
+    board.rules = rules(journal=str(tmp_path / "journal"))
+    first, second = board.submission(), board.submission()
+    for submission in (first, second):
+        submission.sending(board.request)
+    for submission in (first, second):
+        submission._leave_doubt(None)
+    found = requests.Response()
+    found._content_consumed = True  # type: ignore[attr-defined]
+    with second:
+        with first:
+            first._board(doubtful=True)
+            second._board(doubtful=True)
+            assert first.settle(lambda sent_at: found, float("inf")) is found
+        assert second.settle(_interrupt, float("inf")) is not None
+    journal = board.orders.journal(str(tmp_path / "journal"))
+    assert journal is not None and [entry.state for entry in journal.entries()] == [State.EXECUTED] * 2
+    assert not board.orders.in_doubt()
+    journal.close()
+
+
 def test_an_order_that_was_given_an_id_is_in_doubt_for_those_that_are_given_none(clock: FakeClock) -> None:
     """As after a change of the settings: it asks for the same, and cannot be looked up."""
     board = Board(clock, paths=[ORDER_PATH])
@@ -741,14 +795,11 @@ def test_two_equal_orders_in_doubt_are_two(
 ) -> None:
     """One that is found says nothing of the other; with one of them absent nothing is sent while the other is open."""
     script = a_script({**ADDED, "deadline": 5.0, "retry": {"max_attempts": 1}})
-    exchange.script(Fault.delay(0.2), Fault.delay(0.2), method="POST")
-    exchange.script(Fault.reset("before"), Fault.reset("before"), path=ORDER_PATH)
     orders = script.adapter._runtime.orders
     key = (exchange.url, fingerprint(requests.Request("POST", script.url, params={"symbol": "B"}).prepare()))
     for number, name in ((901, "ra-1"), (902, "ra-2")):
         orders.doubt(key, number, module.Doubt(0, name, clock.monotonic()))
     clock.advance(60)
-    exchange.clear()
     with pytest.raises(OutcomeUnknownError) as caught:
         script.order(None)
     assert caught.value.client_order_id == "ra-1" and exchange.ledger == []
@@ -939,9 +990,7 @@ def test_settings_are_enough_for_a_json_body(exchange: OrderGateway, a_script: C
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_another_process_has_executed_meanwhile_is_not_sent(
-    clock: FakeClock, tmp_path: Path, there: bool
-) -> None:
+def test_what_another_process_has_executed_meanwhile_is_not_sent(clock: FakeClock, tmp_path: Path, there: bool) -> None:
     """It was in doubt when we looked, and is settled when we come to it: its state is delivered, or it is unknown."""
     path = tmp_path / "journal"
     other = Journal(path, clock)

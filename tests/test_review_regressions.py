@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import ssl
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +41,7 @@ class Raises(BaseAdapter):
         super().__init__()
         self.error = error
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:  # type: ignore[override]
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         raise self.error
 
     def close(self) -> None:
@@ -51,7 +52,7 @@ class Checks(ra.ResilientAdapter):
     """An adapter of a user's who has opinions on responses."""
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        super().build_response(req, resp)
+        super().build_response(req, resp).close()
         raise ValueError("not to my liking")
 
 
@@ -91,6 +92,11 @@ class TestUnknownIsNotReportedAsSafe:
         ):
             connect().post(server.url + "/order", json={})
         assert ra.resilience_of(caught.value).outcome_unknown
+        del caught
+        with warnings.catch_warnings():
+            # urllib3 leaves the socket of a response that it cannot make to the collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     def test_a_body_that_breaks_off_while_it_is_sent(self, gateway: Gateway) -> None:
         """A generator's own exception proves nothing: a part of the request is on the wire by then."""
@@ -320,6 +326,7 @@ class TestStreams:
         """Not read ahead, whatever code it holds: a redirect is the session's business."""
         gateway.script(Fault.code(-1003, status=302, headers={"Location": "/there"}))
         response = connect().get(gateway.url + "/here", stream=True, allow_redirects=False)
+        response.close()
         assert response.status_code == 302
         assert ra.resilience_of(response).code is None
         assert numbers(gateway) == 1

@@ -30,7 +30,7 @@ class TestOrigins:
         ("http://a?b", "http://a"),
         ("http://a#b", "http://a"),
         ("http+unix://%2Fvar%2Fx/y", "http+unix://%2fvar%2fx"),
-        ("http://user:secret@a:b/x", "http://a:b"),
+        ("http://user:secret@a:b/x", "a:b"),
         ("nonsense", "nonsense"),
         ("", ""),
     ])  # fmt: skip

@@ -172,9 +172,7 @@ class TestKeeping:
             entered, leave = threading.Event(), threading.Event()
             clock = FakeClock()
 
-            def source(
-                entered: threading.Event = entered, leave: threading.Event = leave, answer: Any = answer
-            ) -> Any:
+            def source(entered: threading.Event = entered, leave: threading.Event = leave, answer: Any = answer) -> Any:
                 entered.set()
                 leave.wait(10)
                 if isinstance(answer, Exception):
@@ -187,7 +185,9 @@ class TestKeeping:
             assert entered.wait(5)
             assert one.refresh(None, clock.monotonic()) is Refreshed.HELD_BACK
             results: list[Refreshed] = []
-            waiting = threading.Thread(target=lambda one=one, results=results: results.append(one.refresh(None, INFINITY)))
+            waiting = threading.Thread(
+                target=lambda one=one, results=results: results.append(one.refresh(None, INFINITY))
+            )
             waiting.start()
             while not one._landed._waiters:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import io
 import ssl
 from typing import Any
@@ -57,7 +59,9 @@ MEANINGS: list[tuple[Exception, Failure]] = [
     (rx.ChunkedEncodingError(), Failure.CUT_BODY),
     (rx.ContentDecodingError(), Failure.UNREADABLE),
     (rx.InvalidURL(), Failure.INVALID),
-    (rx.InvalidHeader(), Failure.INVALID),
+    (rx.InvalidHeader(), Failure.OTHER),  # urllib3's word on a header of the response
+    (ConnectionError(), Failure.OTHER),  # what mocks raise that take the place of HTTPAdapter.send
+    (TimeoutError(), Failure.OTHER),
     (rx.InvalidSchema(), Failure.INVALID),
     (rx.MissingSchema(), Failure.INVALID),
     (rx.InvalidProxyURL(), Failure.INVALID),
@@ -108,24 +112,48 @@ def raw(body: Any, headers: dict[str, str] | None = None) -> urllib3.HTTPRespons
     return urllib3.HTTPResponse(body, headers=headers, preload_content=False)
 
 
-class Broken(io.BytesIO):
-    """A body whose reading fails."""
+class Wire(io.BytesIO):
+    """What a connection brings; its reading fails beyond the head where an error is given."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(b"x")
+    def __init__(self, head: bytes, body: bytes = b"", error: Exception | None = None) -> None:
+        super().__init__(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + body)
         self._error = error
 
+    def makefile(self, mode: str) -> Wire:
+        return self
+
     def read1(self, size: int | None = -1) -> bytes:
-        raise self._error
+        if self._error is not None:
+            raise self._error
+        return super().read1(size)
+
+
+def from_wire(wire: Wire, headers: dict[str, str] | None = None) -> requests.Response:
+    """Return a response as requests makes it of what came over a connection."""
+    message = http.client.HTTPResponse(wire)  # type: ignore[arg-type]
+    message.begin()
+    made = urllib3.HTTPResponse(
+        message,  # type: ignore[arg-type]
+        headers=dict(message.getheaders()), preload_content=False, original_response=message,
+    )  # fmt: skip
+    return response(made, headers)
+
+
+JSON = {"Content-Type": "application/json"}
 
 
 class TestReading:
     @pytest.mark.parametrize("deadline", [float("inf"), 2000.0])
-    def test_a_mocks_body(self, deadline: float) -> None:
-        """A body that comes from memory is read whole, with a deadline or without."""
-        made = response(raw(io.BytesIO(b"x" * 200_000)))
-        assert len(transport.read_body(made, clock=FakeClock(), deadline=deadline)) == 200_000
-        assert made.content == b"x" * 200_000
+    def test_bodies(self, deadline: float) -> None:
+        """A body is read whole, with a deadline or without, from a connection or from a mock's memory."""
+        body = b"x" * 200_000
+        for made in (
+            from_wire(Wire(b"", body)),
+            from_wire(Wire(b"Content-Length: 200000\r\n", body)),
+            response(raw(io.BytesIO(body))),
+        ):
+            assert transport.read_body(made, clock=FakeClock(), deadline=deadline) == body
+            assert made.content == body
 
     def test_what_was_read(self) -> None:
         """A body that was read already is what it is; so is one without a raw."""
@@ -145,7 +173,7 @@ class TestReading:
     def test_exceptions(self, error: Exception, expected: type[Exception]) -> None:
         """urllib3's exceptions become those that response.content raises of them."""
         with pytest.raises(expected) as caught:
-            transport.read_body(response(raw(Broken(error))), clock=FakeClock())
+            transport.read_body(from_wire(Wire(b"", error=error)), clock=FakeClock())
         assert type(caught.value) is expected
 
     def test_exceptions_ahead(self) -> None:
@@ -155,7 +183,8 @@ class TestReading:
             (ux.ReadTimeoutError(POOL, None, "silent"), rx.ConnectionError),  # type: ignore[arg-type]
             (ux.SSLError("alert"), rx.SSLError),
         ):
-            made = response(raw(Broken(error), {"Content-Length": "5"}), {"Content-Type": "application/json"})
+            made = from_wire(Wire(b"Content-Length: 5\r\n", error=error), JSON)
+            assert transport.can_read_ahead(made)
             with pytest.raises(expected):
                 transport.read_ahead(made, clock=FakeClock())
             with pytest.raises(type(error)):
@@ -164,41 +193,46 @@ class TestReading:
     def test_the_deadline(self) -> None:
         """A deadline that has passed is requests' own ReadTimeout."""
         clock = FakeClock()
-        made = response(raw(io.BytesIO(b"abc")))
+        made = from_wire(Wire(b"", b"abc"))
         with pytest.raises(rx.ReadTimeout):
             transport.read_body(made, clock=clock, deadline=clock.monotonic())
         assert made.raw.closed
 
     def test_what_is_not_read_ahead(self) -> None:
         """Only a JSON body of known, small length that nobody has read of is read ahead."""
-        json = {"Content-Type": "application/json"}
-        for made, ahead in (
-            (response(raw(io.BytesIO(b"{}"), {"Content-Length": "2"}), json), False),  # no message: a mock's
-            (response(io.BytesIO(b"{}"), json), False),
-            (response(raw(io.BytesIO(b"{}")), json), False),
-            (response(raw(io.BytesIO(b"{}"), {"Content-Length": "2"}), {"Content-Type": "text/html"}), False),
+        assert transport.can_read_ahead(from_wire(Wire(b"Content-Length: 2\r\n", b"{}"), JSON))
+        begun = from_wire(Wire(b"Content-Length: 2\r\n", b"{}"), JSON)
+        begun.raw.read(1)
+        for made in (
+            begun,
+            from_wire(Wire(b"Content-Length: 2\r\n", b"{}"), {"Content-Type": "text/html"}),
+            from_wire(Wire(b"Content-Length: 2\r\n", b"{}")),
+            from_wire(Wire(b"Content-Length: 0\r\n"), JSON),
+            from_wire(Wire(b"Content-Length: 65537\r\n"), JSON),
+            from_wire(Wire(b"", b"{}"), JSON),
+            from_wire(Wire(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"), JSON),
+            response(raw(io.BytesIO(b"{}"), {"Content-Length": "2"}), JSON),
+            response(io.BytesIO(b"{}"), JSON),
         ):
-            assert transport.can_read_ahead(made) is ahead or made.raw._original_response is None
+            assert not transport.can_read_ahead(made)
 
     def test_small_bodies_that_unpack_to_large_ones(self) -> None:
         """A body that was read ahead is unpacked in part only: it may hold a thousand times its size."""
-        import gzip
-
         bomb = gzip.compress(b'{"code":0,"data":"' + b"x" * 5_000_000 + b'"}')
-        made = response(
-            raw(io.BytesIO(bomb), {"Content-Length": str(len(bomb)), "Content-Encoding": "gzip"}),
-            {"Content-Type": "application/json"},
-        )
+        made = from_wire(Wire(b"Content-Encoding: gzip\r\nContent-Length: %d\r\n" % len(bomb), bomb), JSON)
         seen = transport.read_ahead(made, clock=FakeClock())
         assert seen.startswith(b'{"code":0,') and len(seen) <= 2 * 1024 * 1024
         assert len(made.raw.read(decode_content=True)) > 5_000_000
 
     def test_discarding(self) -> None:
         """What cannot be drained is closed."""
-        for body in (io.BytesIO(b"abc"), Broken(ux.ProtocolError("cut"))):
-            made = response(raw(body, {"Content-Length": "3"}))
+        for wire in (
+            Wire(b"Content-Length: 3\r\n", error=ux.ProtocolError("cut")), Wire(b"", b"abc"),
+            Wire(b"Content-Length: 99999\r\n", b"abc"), Wire(b"Content-Length: 3\r\n", b"abc"),
+        ):  # fmt: skip
+            made = from_wire(wire)
             transport.discard(made, clock=FakeClock())
-            assert body.closed
+            assert made.raw.closed
         odd = response(io.BytesIO(b"abc"))
         transport.discard(odd, clock=FakeClock())
         assert odd.raw.closed
@@ -208,3 +242,13 @@ class TestReading:
         one, two = response(raw(io.BytesIO())), response(io.BytesIO())
         transport.carry_cookies(one, two)
         transport.carry_cookies(two, one)
+
+
+def test_raw_urls() -> None:
+    """What a raw response says of its URL is the caller's own; a raw that says nothing is left alone."""
+    made = urllib3.HTTPResponse(io.BytesIO(), preload_content=False, request_url="/x?signature=1")
+    transport.conceal_raw_url(response(made), "/x?signature=1", "/x")
+    assert made.geturl() == "/x"
+    transport.conceal_raw_url(response(made), "/other", "/y")
+    assert made.geturl() == "/x"
+    transport.conceal_raw_url(response(io.BytesIO()), "/x", "/y")

@@ -128,7 +128,7 @@ def _unquoted(text: str) -> str:
 def _kind(event: dict[str, Any]) -> Kind | None:
     """Return what an event is counted by; None for one of somebody else's, which may well have a name like ours."""
     name, origin, method = event.get("event"), event.get("origin"), event.get("method")
-    if name not in _NAMES or not isinstance(origin, str) or not isinstance(method, str):
+    if not (isinstance(name, str) and isinstance(origin, str) and isinstance(method, str) and name in _NAMES):
         return None
     code, status = event.get("code"), event.get("status")
     cause = event.get("detail", "")
@@ -138,7 +138,7 @@ def _kind(event: dict[str, Any]) -> Kind | None:
         cause = code
     elif status is not None:
         cause = f"HTTP {status}"
-    return Kind(str(event.get("shadow", False)) == "True", str(name), origin, str(cause))
+    return Kind(str(event.get("shadow", False)) == "True", name, origin, str(cause))
 
 
 # --- telling

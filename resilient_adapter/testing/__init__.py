@@ -14,7 +14,8 @@ Nothing here needs more than the standard library, and nothing leaves the loopba
 ===============  ======================================================================================
 `Gateway`        an HTTP server that speaks the API's envelope, follows a script of faults, and remembers
                  what it received
-`Fault`          what goes wrong with one request
+`OrderGateway`   one that takes orders, with a ledger of what was executed (`Execution`)
+`Fault`          what goes wrong with one request; `order_faults()` is one of every kind that an order may meet
 `FakeClock`      a clock that sleeps at once, for ``ResilientAdapter(clock=…)`` and ``Gateway(clock=…)``
 `Received`       one entry of ``gateway.journal``: a request, and what became of it
 `Request`        what a handler of your own is given
@@ -28,5 +29,16 @@ from .clock import FakeClock
 from .faults import Fault
 from .gateway import Gateway
 from .messages import Answer, Received, Request
+from .orders import Execution, OrderGateway, order_faults
 
-__all__ = ["Answer", "FakeClock", "Fault", "Gateway", "Received", "Request"]
+__all__ = [
+    "Answer",
+    "Execution",
+    "FakeClock",
+    "Fault",
+    "Gateway",
+    "OrderGateway",
+    "Received",
+    "Request",
+    "order_faults",
+]

@@ -32,16 +32,20 @@ WAYS = ("plain", "replaced", "installed")
 #: What requests' own requirements-dev.txt asks for to test it, save what only packages or measures it.
 NEEDS = ("pytest>=2.8.0,<10", "pytest-httpbin==2.1.0", "httpbin~=0.10.0", "trustme", "PySocks")
 
-#: Under install() all sessions draw from one pool, which is what it is for. These look into a session's own for the
-#: connections that it made.
+_POOLS = "TestPreparingURLs::test_different_connection_pool_for_"
+#: What is meant to be otherwise, by way and test.
 CONTRARY = {
-    "installed": {
-        "TestPreparingURLs::test_different_connection_pool_for_tls_settings_verify_True",
-        "TestPreparingURLs::test_different_connection_pool_for_tls_settings_verify_bundle_expired_cert",
-        "TestPreparingURLs::test_different_connection_pool_for_tls_settings_verify_bundle_unexpired_cert",
-        "TestPreparingURLs::test_different_connection_pool_for_mtls_settings",
-    }
-}
+    # Its server takes one request and is gone. A GET whose answer broke off is repeated, and finds nobody.
+    ("replaced", "test_lowlevel::test_chunked_encoding_error"),
+    ("installed", "test_lowlevel::test_chunked_encoding_error"),
+    # It makes an adapter with max_retries, which a ResilientAdapter refuses; install() leaves that one alone.
+    ("replaced", "test_requests::test_urllib3_retries"),
+    # They count a session's own connections. Under install() all sessions draw from one pool: that is what it is for.
+    *(("installed", _POOLS + name) for name in (
+        "tls_settings_verify_True", "tls_settings_verify_bundle_expired_cert",
+        "tls_settings_verify_bundle_unexpired_cert", "mtls_settings",
+    )),
+}  # fmt: skip
 
 
 def prepare(folder: Path, requests_version: str) -> tuple[Path, Path]:
@@ -102,9 +106,9 @@ def main() -> int:
     worse = 0
     for way in WAYS[1:]:
         for name in sorted(name for name in passed if results[way].get(name) != "passed"):
-            expected = name in CONTRARY.get(way, ())
+            expected = (way, name) in CONTRARY
             worse += not expected
-            print(f"  {way}: {name}: {results[way].get(name)}{' (contrary by intent)' if expected else ''}")
+            print(f"  {way}: {name}: {results[way].get(name)}{' (as intended)' if expected else ''}")
     print(
         f"{len(passed)} tests pass plain; with the adapter {worse} of them do not, beside those named above as intended"
     )

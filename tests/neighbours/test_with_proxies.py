@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import ssl
 import threading
@@ -63,9 +64,7 @@ class TestForwarding:
         """The proxy's password goes to the proxy with every attempt, and to nobody else."""
         gateway.script(Fault.code(-1001))
         session = connect()
-        response = session.get(
-            gateway.url + "/account", proxies={"http": proxy.url.replace("//", "//user:hunter2@")}
-        )
+        response = session.get(gateway.url + "/account", proxies={"http": proxy.url.replace("//", "//user:hunter2@")})
         assert [basic for _, basic in proxy.seen] == ["Basic dXNlcjpodW50ZXIy"] * 2
         assert all("Proxy-Authorization" not in entry.headers for entry in gateway.journal)
         assert "hunter2" not in repr(response.resilience)  # type: ignore[attr-defined]
@@ -73,9 +72,7 @@ class TestForwarding:
     def test_a_token_travels_through(self, proxy: Proxy) -> None:
         """A token that expires is refreshed behind a proxy as it is in front of none."""
         with Gateway(require_token=True) as gateway:
-            session = connect(
-                {"origins": [gateway.url]}, token_source=lambda: ra.Token(gateway.issue_token())
-            )
+            session = connect({"origins": [gateway.url]}, token_source=lambda: ra.Token(gateway.issue_token()))
             session.proxies = {"http": proxy.url}
             assert session.get(gateway.url + "/account").json()["code"] == 0
             gateway.expire_tokens()
@@ -87,7 +84,7 @@ class TestInTheWay:
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("url", ["http://gateway.invalid/order", BEYOND])
     def test_a_proxy_that_is_not_there(self, method: str, url: str) -> None:
-        """A proxy that refuses connections has passed nothing on, so every method is repeated, and ends in ProxyError."""
+        """A proxy that refuses connections has passed nothing on, so every method is repeated; then ProxyError."""
         clock = FakeClock()
         gone = f"http://127.0.0.1:{closed_port()}"
         with pytest.raises(requests.exceptions.ProxyError) as caught:
@@ -97,6 +94,7 @@ class TestInTheWay:
         assert not story.outcome_unknown
         assert clock.sleeps == [1.0, 2.0]
 
+    @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # http.client's own, in Python 3.10
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("status", [403, 407, 502, 503])
     def test_a_refused_tunnel(self, proxy: Proxy, method: str, status: int) -> None:
@@ -107,7 +105,9 @@ class TestInTheWay:
         story = ra.resilience_of(caught.value)
         assert [attempt.error for attempt in story.attempts] == ["proxy_refused"] * 3
         assert not story.outcome_unknown
-        assert [line for line, _ in proxy.seen] == ["CONNECT gateway.invalid:443 HTTP/1.0"] * 3
+        del caught
+        gc.collect()
+        assert [line.split()[:2] for line, _ in proxy.seen] == [["CONNECT", "gateway.invalid:443"]] * 3
 
     def test_the_circuit_is_the_servers(self, gateway: Gateway) -> None:
         """A proxy's failures say nothing about the server: its circuit stays closed."""

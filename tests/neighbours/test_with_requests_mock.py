@@ -62,9 +62,7 @@ class TestBeneath:
         mock = requests_mock.Adapter()
         mock.register_uri("GET", URL, [{"json": {"code": -1002}}, {"json": WELL}])
         tokens = iter(["one", "two"])
-        session = connect(
-            {"origins": ["http://gateway.invalid"]}, token_source=lambda: next(tokens), transport=mock
-        )
+        session = connect({"origins": ["http://gateway.invalid"]}, token_source=lambda: next(tokens), transport=mock)
         response = session.get(URL)
         assert [one.headers["Authorization"] for one in mock.request_history] == ["Bearer one", "Bearer two"]
         assert "Authorization" not in response.request.headers

@@ -27,7 +27,9 @@ class TestOAuth1:
 
         def answer(request: Request) -> Answer:
             header = request.headers.get("Authorization", "")
-            nonce, timestamp = (re.findall(f'{name}="([^"]+)"', header)[0] for name in ("oauth_nonce", "oauth_timestamp"))
+            nonce, timestamp = (
+                re.findall(f'{name}="([^"]+)"', header)[0] for name in ("oauth_nonce", "oauth_timestamp")
+            )
             signer = oauth1.Client(*KEYS, nonce=nonce, timestamp=timestamp)
             url = f"{gateway.url}{request.path}" + (f"?{request.query}" if request.query else "")
             body = request.body.decode() or None
