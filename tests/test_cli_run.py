@@ -331,11 +331,12 @@ class TestInProcess:
         if "/bin/resilient-adapter" not in argv:
             program.__spec__ = importlib.util.spec_from_loader("resilient_adapter.__main__", None)
         monkeypatch.setitem(sys.modules, "__main__", program)
-        assert cli.main(["run", "s.py"]) == 0
+        assert cli.main(["run", "--log", "a.log", "s.py"]) == 0
         ((path, arguments, environment),) = became
         assert arguments == [path, *options, "s.py"]
         assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(Path(startup.__file__).parent)
-        assert json.loads(environment[command.VARIABLE])["settings"] == os.devnull
+        plan = json.loads(environment[command.VARIABLE])
+        assert (plan["settings"], plan["log"]) == (os.devnull, str(folder / "a.log"))
 
     @pytest.mark.parametrize(
         ("files", "named", "variable", "found"),

@@ -64,15 +64,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _settings_file(path: str | None) -> str:
     """Check the settings, and return the file that they come from: the script may change its working directory."""
-    from ..adapter import ResilientAdapter
-    from ..errors import SettingsError
-
-    settings = load_settings(path)
-    if settings.token.source is None:  # else the script's own folder has to be on sys.path
-        try:
-            ResilientAdapter(settings)
-        except SettingsError as error:
-            raise CommandError(str(error)) from None
+    load_settings(path)
     named = path or next(
         (text for name, text in os.environ.items() if name.upper() == "RESILIENT_ADAPTER_SETTINGS"), ""
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ..core.backoff import backoff
-from ..core.classify import READ_ONLY_METHODS, Outcome, classify_failure, classify_response
-from ..core.decide import Action, Decision, Situation, decide
+from ..core.classify import Outcome, classify_failure, classify_response
+from ..core.decide import Action, Situation, decide
 from ..core.model import Executed, Failure, Recovery
 from ..guards.circuit import Circuit, Refusal, Ticket
 from ..guards.rate_limit import RateLimit, Waiter
@@ -31,9 +31,12 @@ class Process:
         settings: the settings. Their ``mode`` is taken for ``"enforce"``.
         clock: the clock that everything goes by.
         random: for jitter, in [0, 1).
+        answer: what the server answers in its outage: a code of the envelope, or an HTTP status.
     """
 
-    def __init__(self, settings: Settings, clock: VirtualClock, random: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, clock: VirtualClock, random: Callable[[], float], *, answer: int = -1008
+    ) -> None:
         self._settings = settings
         self._now = clock.monotonic
         self._random = random
@@ -46,10 +49,10 @@ class Process:
         self._lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self._deadline)
         self._repeatable = _METHOD in settings.retry.methods
         self._exempt = _METHOD in settings.circuit.exempt.methods
-        rules = rules_of(settings)
         self._outcomes = {
-            Answer.OK: classify_response(rules, method=_METHOD, status=200, code=None, msg=None),
-            Answer.BUSY: classify_response(rules, method=_METHOD, status=503, code=-1008, msg=None),
+            Answer.OK: _outcome(settings, 200),
+            Answer.FAILED: _outcome(settings, answer),
+            Answer.BUSY: _outcome(settings, -1008),
             Answer.NOTHING: classify_failure(Failure.READ_TIMEOUT),
         }
 
@@ -155,3 +158,13 @@ class Process:
             wait_for_circuit=self._settings.circuit.when_open == "wait",
             budget=self._budget.available(),
         )
+
+
+def _outcome(settings: Settings, answer: int) -> Outcome:
+    status, code = (answer, None) if answer > 0 else (503 if answer == -1008 else 200, answer)
+    return classify_response(rules_of(settings), method=_METHOD, status=status, code=code, msg=None)
+
+
+def is_failure(settings: Settings, answer: int) -> bool:
+    """Return whether a code of the envelope, or an HTTP status, is an error under these settings."""
+    return _outcome(settings, answer).error

@@ -19,6 +19,7 @@ class Record:
         outage: seconds that it lasts.
         warm_up: seconds in which calls begin before it.
         after: seconds in which calls begin after it.
+        scale: how many times as many clients those that are counted stand for.
 
     Attributes:
         due: calls that began in the outage.
@@ -28,8 +29,9 @@ class Record:
             of them that failed, in each tick from the beginning of the warm-up on.
     """
 
-    def __init__(self, demand: float, outage: float, *, warm_up: float, after: float) -> None:
-        self.demand = demand
+    def __init__(self, demand: float, outage: float, *, warm_up: float, after: float, scale: float = 1.0) -> None:
+        self._demand = demand
+        self._scale = scale
         self.due = self.due_sends = self.arrived = 0
         self.begun: list[int] = []
         self.requests: list[int] = []
@@ -59,7 +61,7 @@ class Record:
     @property
     def peak(self) -> float:
         """Most requests in any second after the outage, over the demand."""
-        return max(_in_a_second(self.requests[self._after])) / self.demand
+        return max(_in_a_second(self.requests[self._after])) / self._demand
 
     @property
     def recovery(self) -> float | None:
@@ -78,9 +80,14 @@ class Record:
         return None if bad[-1] == len(begun) - 1 else (bad[-1] + 1) / TICKS
 
     @property
-    def load(self) -> list[int]:
-        """Requests at the server in each second, from the beginning of the warm-up until no more calls begin."""
-        return _in_a_second(self.requests[: self._after.stop])[::TICKS]
+    def failures(self) -> int:
+        """Calls that failed in the end, whenever they began."""
+        return round(sum(self.failed) * self._scale)
+
+    @property
+    def load(self) -> list[float]:
+        """Requests at the server in each second from the beginning of the warm-up on, over the demand."""
+        return [requests / self._demand for requests in _in_a_second(self.requests[: self._after.stop])[::TICKS]]
 
 
 def _in_a_second(ticks: list[int]) -> list[int]:

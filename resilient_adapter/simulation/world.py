@@ -33,7 +33,8 @@ class Answer(Enum):
     """What a request brings its client."""
 
     OK = "ok"
-    BUSY = "busy"  # a 503 with code -1008
+    FAILED = "failed"  # the outage's answer
+    BUSY = "busy"  # a 503 with code -1008: the server's queue is full
     NOTHING = "nothing"  # within the timeout
 
 
@@ -81,7 +82,8 @@ class Scenario:
         rate: calls per second of one client.
         outage: seconds that it lasts.
         timeout: seconds that a client waits for an answer.
-        hang: the server does not answer in the outage. Else it says at once that it is busy.
+        answer: what the server answers at once in the outage: a code of the envelope, or an HTTP status.
+        hang: it does not answer in the outage.
         partial: share of the requests that fail in the outage, each by chance.
         capacity: requests per second that the server can do, as a multiple of the demand.
         processes: how many processes the clients are spread over, where these share nothing.
@@ -92,6 +94,7 @@ class Scenario:
     rate: float
     outage: float
     timeout: float = 30.0
+    answer: int = -1008
     hang: bool = False
     partial: float = 1.0
     capacity: float = 1.2
@@ -137,29 +140,32 @@ class Server:
 
     def receive(self, now: float, timeout: float) -> tuple[Answer, float]:
         """Return what a request brings its client, and after how many seconds."""
-        answer, delay = Answer.BUSY, LATENCY
+        answer, delay = Answer.FAILED, LATENCY
         if 0 <= now < self._outage and (self._partial >= 1 or self._chance() < self._partial):
             if self._hang:
                 return Answer.NOTHING, timeout
         else:
             queued = max(self._free_at - now, 0.0)
-            if queued <= QUEUE:
+            if queued > QUEUE:
+                answer = Answer.BUSY
+            else:
                 # Worked off even if its client has gone by then: the server does not know.
                 self._free_at = now + queued + self._work
                 answer, delay = Answer.OK, LATENCY + queued
         return (answer, delay) if delay <= timeout else (Answer.NOTHING, timeout)
 
 
-def play(scenario: Scenario, clients: Clients, clock: VirtualClock) -> Record:
+def play(scenario: Scenario, clients: Clients, clock: VirtualClock, *, scale: float = 1.0) -> Record:
     """Let a scenario happen, until every call has ended.
 
     Args:
         scenario: what happens.
         clients: what begins a call, for each process.
         clock: the clock that they go by.
+        scale: how many times as many clients these stand for.
     """
     receive = Server(scenario).receive
-    record = Record(scenario.demand, scenario.outage, warm_up=WARM_UP, after=AFTER)
+    record = Record(scenario.demand, scenario.outage, warm_up=WARM_UP, after=AFTER, scale=scale)
     processes, outage = len(clients), scenario.outage
     begins = scenario.begins()
     begin, client = next(begins)
@@ -189,7 +195,7 @@ def play(scenario: Scenario, clients: Clients, clock: VirtualClock) -> Record:
                 ended += 1
                 failed += not end.value
                 continue
-            if step.__class__ is Send:
+            if isinstance(step, Send):
                 requests += 1
                 record.due_sends += due
                 record.arrived += 0 <= now < outage

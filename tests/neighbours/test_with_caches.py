@@ -105,6 +105,14 @@ class TestCacheControl:
                 assert session.get(gateway.url + "/account", stream=True).json() == WELL
         assert numbers(gateway) == 1
 
+    def test_an_error_in_a_stream(self, cachecontrol: Any, gateway: Gateway) -> None:
+        """A stream is not read ahead of the cache: it is judged by its HTTP status."""
+        gateway.script(Fault.code(-1008, 503), Fault.code(-1001))
+        with self.session(cachecontrol) as session:
+            response = session.get(gateway.url + "/account", stream=True)
+            assert response.json()["code"] == -1001
+        assert [one.status for one in ra.resilience_of(response).attempts] == [503, 200]
+
     def test_revalidation(self, cachecontrol: Any, gateway: Gateway) -> None:
         """An ETag is asked about, and 304 answered with what is kept."""
 
