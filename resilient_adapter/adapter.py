@@ -157,6 +157,8 @@ class ResilientAdapter(HTTPAdapter):
         """Send a request once, as plain requests would: through the transport handed in, else our own pool."""
         # Looked up at each call, not bound once: mocks patch HTTPAdapter.send on the class.
         if self._transport is None:
+            if self.max_retries.total != 0:
+                _refuse_inner_retries(self.max_retries)  # set since the adapter was made
             return super().send(request, **options)
         return self._transport.send(request, **options)
 
@@ -234,7 +236,7 @@ def _refuse_inner_retries(max_retries: Any) -> None:
     # None is not none: as an argument it stands for urllib3's own default, in a Retry for no limit on the sum.
     if total or total is None:
         raise SettingsError(
-            "max_retries (argument): it would repeat requests beneath the adapter, orders included; "
+            "max_retries: it would repeat requests beneath the adapter, orders included; "
             "use the setting retry.max_attempts"
         )
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests import PreparedRequest, Response
+from requests.utils import select_proxy
 
 from . import transport
 from .clock import Clock
@@ -56,6 +57,8 @@ _CIRCUIT_EVENTS = {
     "half_open": EventName.CIRCUIT_HALF_OPEN,
     "closed": EventName.CIRCUIT_CLOSED,
 }
+
+_NO_CONNECTION = (Failure.REFUSED, Failure.CONNECT_TIMEOUT)
 
 Recoveries = Mapping[int, Callable[[PreparedRequest, Response], bool]]
 
@@ -228,6 +231,8 @@ class Call:
             if outcome.executed is Executed.YES and not outcome.error:
                 return self._deliver(Why.DONE)
             decision = decide(self._situation(outcome))
+            if self.stream and self.response is not None and decision.action is not Action.DELIVER:
+                transport.hold(self.response, clock=self.clock, deadline=self.deadline)
             if decision.action is Action.RECONCILE and not decision.shadowed:
                 found = self._reconcile()
                 if found is not None:
@@ -384,20 +389,21 @@ class Call:
     # --- repairs prepare, one send, its outcome
 
     def _attempt(self) -> Outcome | None:
-        """Prepare, send once, and tell the guards how it went. None where the deadline passed before the send."""
+        """Prepare, send once, and tell the guards how it went. None where there was no time, or no way, to send."""
         origin, clock, ticket = self.origin, self.clock, self.ticket
         try:
-            # Not sooner: while it waited for the guards, the call might have had to deliver it.
-            self._set_aside()
-            request = self.outgoing.prepare(self.sender, self.deadline)
-            if self.outgoing.news:
-                self._tell_news()
+            request = self._prepare()
+            if request is None:
+                self._release()
+                return None
             sent_at = clock.monotonic()
             left = self.deadline - sent_at
             if left <= 0:
                 # What came before the send took too long. Sent now it could only time out, its outcome unknown.
                 self._release()
                 return None
+            # Not sooner: until now the call might have had to deliver the answer in hand.
+            self._set_aside()
             timeout = self.outgoing.timeout(left, own=self.equipment.own)
             if self.submission is not None:
                 self.submission.sending(self.outgoing.base)
@@ -441,6 +447,19 @@ class Call:
         self.waited = 0.0
         return outcome
 
+    def _prepare(self) -> PreparedRequest | None:
+        try:
+            return self.outgoing.prepare(self.sender, self.deadline)
+        except Exception:
+            # A signer that raises, a body that will not rewind: the caller's to know, but not in place of an order
+            # that may have been executed.
+            if not self.doubt:
+                raise
+            return None
+        finally:
+            if self.outgoing.news:
+                self._tell_news()
+
     def _release(self) -> None:
         if self.ticket is not None:
             self.circuit.release(self.ticket)
@@ -470,14 +489,15 @@ class Call:
         )
 
     def _failed(self, error: Exception, timeout: Any) -> Outcome:
-        if not isinstance(error, requests.RequestException) and self.response is not None:
-            raise error  # a fault of our own while reading is no failure of the server's
         self.error = error
-        # A body that is read as it is sent may raise when a part of the request is on its way.
-        whole = isinstance(self.outgoing.base.body, (str, bytes, type(None)))
-        failure = transport.failure_of(error, own=self.equipment.own and whole)
+        # Whatever was raised, the request was on its way once a response has come; and a body that is read as it is
+        # sent may raise when a part of it is.
+        unsent = self.response is None and isinstance(self.outgoing.base.body, (str, bytes, type(None)))
+        failure = transport.failure_of(error, own=self.equipment.own and unsent)
         if failure is Failure.RESET and self.response is not None:
             failure = Failure.CUT_BODY
+        elif failure in _NO_CONNECTION and select_proxy(self.request.url or "", self.options["proxies"]):
+            failure = Failure.PROXY_REFUSED  # a SOCKS proxy's failures look like the origin's own
         status = None if self.response is None else self.response.status_code
         if not self.stream:
             self.response = None

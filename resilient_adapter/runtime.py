@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from requests import PreparedRequest
 
 from .clock import Clock
-from .core.classify import READ_ONLY_METHODS, Rules
+from .core.classify import Rules
 from .core.codes import with_policies
 from .core.model import Recovery
 from .core.origin import origin_of
@@ -81,7 +81,6 @@ class Origin:
         "signer",
         "timeout",
         "token",
-        "unsafe_but_repeatable",
     )
 
     def __init__(
@@ -108,7 +107,6 @@ class Origin:
         self.deadline = settings.deadline or float("inf")
         # A probe may take as long as one send may.
         self.lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self.deadline)
-        self.unsafe_but_repeatable = frozenset(settings.retry.methods) - READ_ONLY_METHODS
         self.idempotency_headers = tuple(settings.retry.idempotency_headers)
         self.exempt_methods = frozenset(settings.circuit.exempt.methods)
         self.exempt_params = frozenset(settings.circuit.exempt.params)

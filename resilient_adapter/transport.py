@@ -5,6 +5,7 @@ Everything that knows urllib3's insides is here, and each such place does withou
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import ssl
@@ -274,11 +275,14 @@ class _Replay(io.BytesIO):
 
 def can_read_ahead(response: requests.Response) -> bool:
     """Return whether a caller's stream may be looked into: a JSON body of a known length of at most 64 KiB."""
-    raw = response.raw
     media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return (media == "application/json" or media.endswith("+json")) and _can_put_back(response)
+
+
+def _can_put_back(response: requests.Response) -> bool:
+    raw = response.raw
     return (
-        (media == "application/json" or media.endswith("+json"))
-        and _readable(raw)
+        _readable(raw)
         and not raw.chunked
         and raw.length_remaining is not None
         and 0 < raw.length_remaining <= READ_AHEAD
@@ -314,6 +318,17 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
         return decoder.read(_PIECE, decode_content=True)
     except ux.DecodeError:
         return b""  # the caller meets it when reading; there is no code in it
+
+
+def hold(response: requests.Response, *, clock: Clock, deadline: float = _ENDLESS) -> None:
+    """Free a stream's connection while it is not decided yet whether the response is delivered, and keep it whole.
+
+    What is done meanwhile (a login, a look-up) may need that connection: a pool may have no other. A body that is
+    longer than 64 KiB, or of unknown length, keeps it.
+    """
+    if _can_put_back(response):
+        with contextlib.suppress(rx.RequestException):  # met again, by whoever reads it
+            read_ahead(response, clock=clock, deadline=deadline)
 
 
 def _put_back(raw: Any, replay: _Replay, length: int | None) -> None:

@@ -146,7 +146,8 @@ STATUS_ROWS = [
     (301, "none", "yes", "success", False),
     (302, "none", "yes", "success", False),
     (304, "none", "yes", "success", False),
-    (307, "none", "yes", "success", False),
+    (307, "none", "no", "success", False),  # "ask there instead": nothing was done here
+    (308, "none", "no", "success", False),
     (399, "none", "yes", "success", False),
     (402, "fix_request", "no", "success", True),
     (405, "fix_request", "no", "success", True),

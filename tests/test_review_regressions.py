@@ -344,3 +344,63 @@ class TestDeadline:
         started = clock.monotonic()
         session.get(gateway.url + "/order")
         assert clock.monotonic() - started < 5
+
+
+def test_inner_retries_set_after_the_adapter_was_made_are_refused_too(gateway: Gateway) -> None:
+    """``adapter.max_retries`` set later would repeat beneath us just as well: nothing is sent."""
+    session = requests.Session()
+    adapter = ra.ResilientAdapter(ra.Settings.from_mapping({}))
+    session.mount(gateway.url, adapter)
+    adapter.max_retries = urllib3.Retry(2)
+    with pytest.raises(ra.SettingsError, match=r"retry\.max_attempts"):
+        session.post(gateway.url + "/x")
+    assert gateway.journal == []
+
+
+def test_an_unread_stream_does_not_keep_the_only_connection_from_a_repair(gateway: Gateway) -> None:
+    """With one connection in a bounded pool, a login through the same session gets it while a 401 is in hand."""
+    session = requests.Session()
+    calls: list[str] = []
+
+    def log_in() -> str:
+        calls.append(session.post(gateway.url + "/login", timeout=5).json()["data"]["token"])
+        return calls[-1]
+
+    adapter = ra.ResilientAdapter(
+        ra.Settings.from_mapping({"origins": [gateway.url]}), token_source=log_in, pool_block=True, pool_maxsize=1
+    )
+    session.mount(gateway.url, adapter)
+    gateway.script(Fault.status(401, b"x" * 40_000), path="/x")
+    response = session.get(gateway.url + "/x", stream=True)
+    assert response.json()["code"] == 0
+    assert len(calls) == 2
+    session.close()
+
+
+def test_a_doubt_outlives_a_redirect(gateway: Gateway) -> None:
+    """A PUT that may have been executed, then sent elsewhere by a 307: nobody can say, and the response says so."""
+    session = requests.Session()
+    session.mount(gateway.url, ra.ResilientAdapter(ra.Settings.from_mapping({"retry": {"base": 0, "jitter": 0}})))
+    gateway.script(Fault.reset("after"), Fault.status(307, headers={"Location": "/y"}), path="/x")
+    response = session.put(gateway.url + "/x", allow_redirects=False)
+    assert response.status_code == 307
+    assert ra.resilience_of(response).outcome_unknown
+    session.close()
+
+
+def test_a_repeat_that_cannot_be_prepared_delivers_the_doubt(gateway: Gateway) -> None:
+    """A signer that raises before a repeat does not hide that the first send may have been executed."""
+    signed: list[int] = []
+
+    def sign(request: requests.PreparedRequest) -> None:
+        signed.append(1)
+        if len(signed) > 1:
+            raise RuntimeError("no key")
+
+    session = requests.Session()
+    settings = ra.Settings.from_mapping({"retry": {"base": 0, "jitter": 0}, "on_error": "raise"})
+    session.mount(gateway.url, ra.ResilientAdapter(settings, signer=sign))
+    gateway.script(Fault.reset("after"), path="/x")
+    with pytest.raises(ra.OutcomeUnknownError):
+        session.put(gateway.url + "/x")
+    session.close()

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Mapping[str, Command]] = {
     "Try it out": {
         "demo": Command("demo", "watch the adapter at work against a gateway on loopback"),
         "gateway": Command("gateway", "serve that gateway, to develop against"),
+        "simulate": Command("simulate", "see what the settings do to a server in an outage"),
     },
 }
 """The commands by heading, in the order in which ``--help`` lists them."""

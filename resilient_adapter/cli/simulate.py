@@ -15,6 +15,7 @@ from . import CommandError, load_settings
 
 if TYPE_CHECKING:
     from ..settings.schema import Settings
+    from ..simulation.picture import Picture
     from ..simulation.record import Record
     from ..simulation.world import Scenario
 
@@ -47,9 +48,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add = parser.add_argument
     add("--settings", metavar="FILE", help="read this settings file instead of looking for one")
-    add("--clients", metavar="N", type=_count, required=True, help="how many clients call the server")
-    add("--rate", metavar="R", type=_positive, required=True, help="calls per second that each of them begins")
-    add("--outage", metavar="S", type=_positive, required=True, help="seconds that the outage lasts")
+    add("--clients", metavar="N", type=_count, default=200, help="how many clients call the server (default: 200)")
+    add(
+        "--rate",
+        metavar="R",
+        type=_positive,
+        default=1.0,
+        help="calls per second that each of them begins (default: 1)",
+    )
+    add("--outage", metavar="S", type=_outage, default=30.0, help="seconds that the outage lasts (default: 30)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--hang", action="store_true", help="in the outage the server does not answer at all")
     how.add_argument(
@@ -86,21 +93,142 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace) -> int:
-    # Not sooner: --help need not wait for it.
     from ..simulation.contenders import contenders, simulate
+    from ..simulation.picture import draw
 
     settings = load_settings(args.settings)
     scenario = _scenario(args, settings)
     write = None if args.plot is None else _writer(args.plot)
-    table = _Table(scenario)
     rows = []
+    if not args.json:
+        print(_heading(scenario))
     for contender in contenders(settings, scenario):
         record = simulate(scenario, contender)
         rows.append((contender.name, record))
         if not args.json:
-            table.add(contender.name, record)
+            print(_line(contender.name, record), flush=True)  # with many clients, the next one takes a while
     if args.json:
         print(json.dumps(_document(scenario, rows), indent=2))
     if write is not None:
-        write(scenario, rows)
+        try:
+            args.plot.write_bytes(write(draw(scenario, rows)))
+        except OSError as error:
+            raise CommandError(f"--plot {args.plot}: {error.strerror}") from None
     return 0
+
+
+def _scenario(args: argparse.Namespace, settings: Settings) -> Scenario:
+    from ..simulation.process import is_failure
+    from ..simulation.world import Scenario
+
+    if not is_failure(settings, args.answer):
+        raise CommandError(f"--answer {args.answer}: under these settings that is no failure")
+    timeout = settings.read_timeout if args.timeout is None else args.timeout
+    if not timeout:
+        raise CommandError("read_timeout is 0: say with --timeout how long everybody waits for an answer")
+    if args.clients * args.rate * args.outage < 2:  # there may be gaps of twice the mean
+        raise CommandError("no call begins in the outage: more clients, a higher rate or a longer outage are needed")
+    return Scenario(
+        clients=args.clients,
+        rate=args.rate,
+        outage=args.outage,
+        timeout=timeout,
+        answer=args.answer,
+        hang=args.hang,
+        partial=args.partial,
+        capacity=args.capacity,
+        processes=min(args.clients, args.processes or _MOST_PROCESSES),
+        seed=args.seed,
+    )
+
+
+def _writer(path: Path) -> Callable[[Picture], bytes]:
+    """Return what writes a picture in the format of a file. What cannot work is said before it is simulated."""
+    from ..simulation import picture
+
+    if not path.parent.is_dir():
+        raise CommandError(f"--plot {path}: there is no such directory")
+    if path.suffix == ".svg":
+        return picture.svg
+    if path.suffix != ".png":
+        raise CommandError(f"--plot {path}: the name has to end in .svg or .png")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CommandError(
+            f"--plot {path}: PNG needs matplotlib: pip install 'resilient_adapter[simulate]'; SVG needs nothing"
+        )
+    return picture.png
+
+
+# --- telling
+
+_COLUMNS = ("in outage", "peak after", "recovered", "failed", "sends/call")
+
+
+def _heading(scenario: Scenario) -> str:
+    what = "unanswered" if scenario.hang else f"answered {scenario.answer} at once"
+    share = "" if scenario.partial == 1 else f"{scenario.partial:.0%} of requests "
+    return (
+        f"{scenario.clients} clients × {scenario.rate:g}/s = {scenario.demand:g} calls/s; the server can do"
+        f" {scenario.capacity * scenario.demand:g}/s; timeout {scenario.timeout:g} s\n"
+        f"outage of {scenario.outage:g} s, {share}{what};"
+        f" {round(scenario.demand * scenario.outage)} calls begin in it\n\n"
+        f"{'':<32}" + "".join(f"{column:>12}" for column in _COLUMNS)
+    )
+
+
+def _line(name: str, record: Record) -> str:
+    from ..simulation.world import AFTER
+
+    recovery = f"> {AFTER:g} s" if record.recovery is None else f"{record.recovery:.1f} s"
+    return (
+        f"{name:<32}{record.amplification:>12.3f}{record.peak:>12.2f}{recovery:>12}"
+        f"{record.failures:>12}{record.sends_per_call:>12.3f}"
+    )
+
+
+def _document(scenario: Scenario, rows: list[tuple[str, Record]]) -> dict[str, Any]:
+    return {
+        "scenario": {**dataclasses.asdict(scenario), "demand": scenario.demand},
+        "rows": [
+            {
+                "name": name,
+                "amplification": round(record.amplification, 4),
+                "peak": round(record.peak, 4),
+                "recovery": record.recovery,
+                "failed": record.failures,
+                "sends_per_call": round(record.sends_per_call, 4),
+            }
+            for name, record in rows
+        ],
+    }
+
+
+# --- reading
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def _outage(text: str) -> float:
+    number = _positive(text)
+    if number < 0.1:
+        raise argparse.ArgumentTypeError(f"{text} is too short to be seen: 0.1 at least")
+    return number
+
+
+def _share(text: str) -> float:
+    number = _positive(text)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share, which is at most 1")
+    return number

@@ -96,7 +96,8 @@ def classify_response(
                 retry_after,
             )
     info = STATUSES.get(status) or unlisted_status(status)
-    executed = info.executed
+    # "Ask there instead" (RFC 9110, sections 15.4.8 and 15.4.9): nothing was done here.
+    executed = Executed.NO if status in (307, 308) else info.executed
     if code is not None and status < 400:
         executed = Executed.UNKNOWN  # the server says that something is wrong, and nobody knows what
     if status in rules.circuit_statuses or code in rules.circuit_codes:

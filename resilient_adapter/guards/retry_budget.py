@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SPAN = 10.0  # seconds
 _BUCKETS = 10
+_ROUNDING = 1e-9  # a share of 0.29 of 100 is 29, whatever floats say
 
 
 class RetryBudget:
@@ -42,7 +43,9 @@ class RetryBudget:
 
     def available(self) -> bool:
         """Return whether a repeat may be sent now. Changes nothing."""
-        return not self._share or self._repeats.total() < self._share * self._firsts.total() + self._floor
+        return (
+            not self._share or self._repeats.total() + 1 <= self._share * self._firsts.total() + self._floor + _ROUNDING
+        )
 
     def spend(self) -> bool:
         """Take one repeat from the budget, if there is one: threads that ask at once cannot overdraw it.

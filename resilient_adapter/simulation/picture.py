@@ -5,6 +5,7 @@ It is put together once, of polygons and texts; then it is written as SVG, by ou
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -66,14 +67,14 @@ def draw(scenario: Scenario, rows: Sequence[tuple[str, Record]]) -> Picture:
         Text(
             _LEFT,
             46,
-            f"{scenario.clients} clients × {scenario.rate:g}/s; the dashed line is the demand, what the server would see "
+            f"{scenario.clients} clients × {scenario.rate:g}/s; dashed: the demand, which is what the server would see "
             "without retries",
             11,
             _PALE,
         ),
     ]
     loads = [[load * scenario.demand for load in record.load] for _, record in rows]
-    step = _step(max(map(max, loads)), 4)
+    step = _step(max(map(max, loads)), 5)
     top = step * math.ceil(max(map(max, loads)) / step)
     for number, ((name, record), load) in enumerate(zip(rows, loads, strict=True)):
         line, column = divmod(number, _COLUMNS)
@@ -121,11 +122,8 @@ class _Panel(NamedTuple):
 
 
 def _summary(record: Record) -> str:
-    recovery = f"not within {AFTER:g} s" if record.recovery is None else f"{record.recovery:.1f} s"
-    return (
-        f"{record.amplification:.2f} × demand in the outage, peak after it {record.peak:.1f} ×; "
-        f"recovered: {recovery}"
-    )
+    recovery = "not recovered" if record.recovery is None else f"recovered after {record.recovery:.1f} s"
+    return f"{record.amplification:.2g} × demand in the outage, {record.peak:.2g} × at most after it; {recovery}"
 
 
 def _step(span: float, most: int) -> float:
@@ -142,8 +140,8 @@ def svg(picture: Picture) -> bytes:
     """Return a picture as SVG."""
     width, height = f"{picture.width:g}", f"{picture.height:g}"
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-        ' font-family="DejaVu Sans, Verdana, sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        '<style>text {font-family: "DejaVu Sans", Verdana, sans-serif}</style>',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
     ]
     for part in picture.parts:
@@ -168,25 +166,26 @@ def png(picture: Picture) -> bytes:
     Raises:
         ImportError: matplotlib is not installed (the extra ``simulate``).
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(picture.width / _DPI, picture.height / _DPI), dpi=2 * _DPI)
+    figure = importlib.import_module("matplotlib.figure").Figure(
+        figsize=(picture.width / _DPI, picture.height / _DPI), dpi=2 * _DPI
+    )
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set_xlim(0, picture.width)
     axes.set_ylim(picture.height, 0)
     points_in_unit = 72 / _DPI
-    for part in picture.parts:
+    for order, part in enumerate(picture.parts):
         if isinstance(part, Text):
             side = {"start": "left", "middle": "center", "end": "right"}[part.anchor]
             axes.text(part.x, part.y, part.text, size=part.size * points_in_unit, color=part.color, ha=side)
             continue
         xs, ys = zip(*part.points, strict=True)
         if part.fill is not None:
-            axes.fill(xs, ys, color=part.fill, linewidth=0)
+            axes.fill(xs, ys, color=part.fill, linewidth=0, zorder=order)
         else:
             style = (0, (4, 3)) if part.dashed else "-"
-            axes.plot(xs, ys, color=part.stroke, linewidth=part.width * points_in_unit, linestyle=style)
+            width = part.width * points_in_unit
+            axes.plot(xs, ys, color=part.stroke, linewidth=width, linestyle=style, zorder=order)
     written = io.BytesIO()
     figure.savefig(written, format="png", facecolor="white")
     return written.getvalue()

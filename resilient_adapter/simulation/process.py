@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ..core.backoff import backoff
-from ..core.classify import Outcome, classify_failure, classify_response
+from ..core.classify import SERVER_TIMEOUT, Outcome, classify_failure, classify_response
 from ..core.decide import Action, Situation, decide
 from ..core.model import Executed, Failure, Recovery
 from ..guards.circuit import Circuit, Refusal, Ticket
@@ -43,7 +43,7 @@ class Process:
         self._circuit = Circuit("server", settings.circuit, clock, random)
         self._line = RateLimit(settings.rate_limit, clock)
         self._budget = RetryBudget(settings.retry, clock)
-        self._send = Send(settings.read_timeout or float("inf"))
+        self._timeout = settings.read_timeout or float("inf")
         self._deadline = settings.deadline or float("inf")
         # As long as one send may take, as in runtime.Origin.
         self._lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self._deadline)
@@ -59,7 +59,7 @@ class Process:
     def call(self) -> Call:
         """Make one call: a GET without a timeout of its own."""
         deadline = self._now() + self._deadline
-        sends = 0
+        sends, stretch = 0, 1.0
         while True:
             ticket = yield from self._admit(deadline)
             if ticket is None:
@@ -68,14 +68,14 @@ class Process:
             if left <= 0:
                 self._circuit.release(ticket)
                 return False
-            send = self._send if self._send.timeout < left else Send(left)
+            send = Send(min(self._timeout * stretch, left))
             if not sends:
                 self._budget.first_send()
             sends += 1
             answer = yield send
             assert answer is not None  # what a Send brings
             outcome = self._outcomes[answer]
-            if answer is Answer.NOTHING and send.timeout < self._send.timeout:
+            if answer is Answer.NOTHING and send.timeout < self._timeout:
                 outcome = classify_failure(Failure.READ_TIMEOUT, patient=False)
             self._circuit.record(ticket, outcome.health, retry_after=outcome.retry_after)
             throttled = outcome.recovery is Recovery.THROTTLE
@@ -87,6 +87,8 @@ class Process:
                 return False
             if decision.charged and not self._budget.spend():
                 return False
+            if outcome.code == SERVER_TIMEOUT:
+                stretch *= self._settings.retry.timeout_factor
             if not throttled:
                 yield decision.wait
 

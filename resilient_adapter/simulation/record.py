@@ -22,6 +22,7 @@ class Record:
         scale: how many times as many clients those that are counted stand for.
 
     Attributes:
+        ticks: how many ticks there are until no more calls begin.
         due: calls that began in the outage.
         due_sends: requests that these were sent as, whenever.
         arrived: requests that reached the server in the outage, whichever calls they were for.
@@ -38,8 +39,9 @@ class Record:
         self.ended: list[int] = []
         self.failed: list[int] = []
         over = round((warm_up + outage) * TICKS, 6)
-        # What comes when no more calls begin is the simulation's end, and none of the server's.
-        self._after = slice(math.ceil(over), math.floor(over + after * TICKS))
+        # Later ticks are not looked at: that no more calls begin says nothing of the server.
+        self.ticks = math.floor(over + after * TICKS)
+        self._after = slice(math.ceil(over), self.ticks)
 
     def tick(self, begun: int, requests: int, ended: int, failed: int) -> None:
         """Note what was counted in the next tick."""
@@ -87,7 +89,7 @@ class Record:
     @property
     def load(self) -> list[float]:
         """Requests at the server in each second from the beginning of the warm-up on, over the demand."""
-        return [requests / self._demand for requests in _in_a_second(self.requests[: self._after.stop])[::TICKS]]
+        return [requests / self._demand for requests in _in_a_second(self.requests[: self.ticks])[::TICKS]]
 
 
 def _in_a_second(ticks: list[int]) -> list[int]:

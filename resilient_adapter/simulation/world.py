@@ -28,7 +28,6 @@ LATENCY = 0.02
 QUEUE = 0.5
 
 
-
 class Answer(Enum):
     """What a request brings its client."""
 
@@ -173,7 +172,7 @@ def play(scenario: Scenario, clients: Clients, clock: VirtualClock, *, scale: fl
     # wait takes twice the time. The number keeps apart what happens at one time.
     later: defaultdict[int, list[_Event]] = defaultdict(list)
     number = tick = 0
-    while later or begin < math.inf:
+    while tick < record.ticks or later:
         events = later.pop(tick, [])
         tick += 1
         until = tick / TICKS - WARM_UP

@@ -86,9 +86,7 @@ def cost(session: requests.Session, url: str, calls: int) -> float:
     return (time.process_time() - started) / calls
 
 
-def compare(
-    make: Callable[[str], requests.Session], address: str, size: int, pairs: int
-) -> tuple[float, list[float]]:
+def compare(make: Callable[[str], requests.Session], address: str, size: int, pairs: int) -> tuple[float, list[float]]:
     """Return the plain session's seconds a call, and the ratio of each pair."""
     url = f"{address}/{size}"
     calls = max(2, min(200, 20_000_000 // (size + 50_000)))

@@ -82,3 +82,4 @@ def test_its_own_sessions_do_not_take_the_adapter(gateway: Gateway) -> None:
         session.mount("http://", adapter())
         with pytest.raises(AttributeError):
             session.get(gateway.url + "/account")
+    assert numbers(gateway) == 1
