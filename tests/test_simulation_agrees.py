@@ -190,10 +190,10 @@ FAST = {"read_timeout": 2.0, "retry": {"jitter": 0.0}}
         ({}, [Answer.FAILED], -1007, [("send", 2.0), ("wait", 1.0), ("send", 4.0), ("succeeded", True)]),
         ({"circuit": {"fail_max": 1}}, [Answer.BUSY], -1008, [("send", 2.0), ("succeeded", False)]),
         (
-            {"retry": {"jitter": 0.0, "budget_floor": 0.0}},
-            [Answer.BUSY],
+            {"retry": {"jitter": 0.0, "budget": 1.0, "budget_floor": 0.0}},
+            [Answer.BUSY, Answer.BUSY],
             -1008,
-            [("send", 2.0), ("wait", 1.0), ("send", 2.0), ("succeeded", True)],  # 0.2 of one first send is above none
+            [("send", 2.0), ("wait", 1.0), ("send", 2.0), ("succeeded", False)],  # one repeat for one first send
         ),
         (
             {"deadline": 3.5},

@@ -127,7 +127,7 @@ def _scenario(args: argparse.Namespace, settings: Settings) -> Scenario:
     if not timeout:
         raise CommandError("read_timeout is 0: say with --timeout how long everybody waits for an answer")
     if args.clients * args.rate * args.outage < 2:  # there may be gaps of twice the mean
-        raise CommandError("no call begins in the outage: more clients, a higher rate or a longer outage are needed")
+        raise CommandError("no call may begin in so short an outage: it takes more clients, a higher rate or more seconds")
     return Scenario(
         clients=args.clients,
         rate=args.rate,
@@ -216,19 +216,19 @@ def _count(text: str) -> int:
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
     return number
 
 
 def _outage(text: str) -> float:
     number = _positive(text)
     if number < 0.1:
-        raise argparse.ArgumentTypeError(f"{text} is too short to be seen: 0.1 at least")
+        raise argparse.ArgumentTypeError(f"{text} is too short to be seen: at least 0.1")
     return number
 
 
 def _share(text: str) -> float:
     number = _positive(text)
     if number > 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share, which is at most 1")
+        raise argparse.ArgumentTypeError(f"{text} is no share: at most 1")
     return number

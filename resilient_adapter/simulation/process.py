@@ -44,6 +44,7 @@ class Process:
         self._line = RateLimit(settings.rate_limit, clock)
         self._budget = RetryBudget(settings.retry, clock)
         self._timeout = settings.read_timeout or float("inf")
+        self._send = Send(self._timeout)
         self._deadline = settings.deadline or float("inf")
         # As long as one send may take, as in runtime.Origin.
         self._lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self._deadline)
@@ -68,7 +69,7 @@ class Process:
             if left <= 0:
                 self._circuit.release(ticket)
                 return False
-            send = Send(min(self._timeout * stretch, left))
+            send = self._send if stretch == 1.0 and self._timeout < left else Send(min(self._timeout * stretch, left))
             if not sends:
                 self._budget.first_send()
             sends += 1

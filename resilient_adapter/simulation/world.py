@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from random import Random
 from typing import NamedTuple
@@ -28,13 +28,13 @@ LATENCY = 0.02
 QUEUE = 0.5
 
 
-class Answer(Enum):
+class Answer(IntEnum):
     """What a request brings its client."""
 
-    OK = "ok"
-    FAILED = "failed"  # the outage's answer
-    BUSY = "busy"  # a 503 with code -1008: the server's queue is full
-    NOTHING = "nothing"  # within the timeout
+    OK = 0
+    FAILED = 1  # the outage's answer
+    BUSY = 2  # a 503 with code -1008: the server's queue is full
+    NOTHING = 3  # within the timeout
 
 
 class Send(NamedTuple):
