@@ -231,8 +231,8 @@ class Call:
             if outcome.executed is Executed.YES and not outcome.error:
                 return self._deliver(Why.DONE)
             decision = decide(self._situation(outcome))
-            if self.stream and self.response is not None and decision.action is not Action.DELIVER:
-                transport.hold(self.response, clock=self.clock, deadline=self.deadline)
+            if self.stream and self.response is not None and decision.action in (Action.REPAIR, Action.RECONCILE):
+                transport.hold(self.response, clock=self.clock)
             if decision.action is Action.RECONCILE and not decision.shadowed:
                 found = self._reconcile()
                 if found is not None:
@@ -728,8 +728,7 @@ class Call:
             # Digest auth sends through it: past us, were it the inner transport.
             response.connection = self.sender  # type: ignore[assignment]
             for older in reversed(self.discarded):
-                if older is not response:
-                    transport.carry_cookies(older, response)
+                transport.carry_cookies(older, response)
             # A stream that broke while it was read ahead breaks again where its caller reads it.
             wrong = outcome.error and (outcome.failure is None or response.status_code >= 400)
             if not raises or not (unknown or wrong) or self._challenged():

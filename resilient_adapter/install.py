@@ -236,5 +236,5 @@ def _reset_after_fork() -> None:
     _patch.lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_reset_after_fork)

@@ -320,15 +320,15 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
         return b""  # the caller meets it when reading; there is no code in it
 
 
-def hold(response: requests.Response, *, clock: Clock, deadline: float = _ENDLESS) -> None:
+def hold(response: requests.Response, *, clock: Clock) -> None:
     """Free a stream's connection while it is not decided yet whether the response is delivered, and keep it whole.
 
     What is done meanwhile (a login, a look-up) may need that connection: a pool may have no other. A body that is
-    longer than 64 KiB, or of unknown length, keeps it.
+    longer than 64 KiB, or of unknown length, keeps it; one that does not come promptly is cut off.
     """
     if _can_put_back(response):
         with contextlib.suppress(rx.RequestException):  # met again, by whoever reads it
-            read_ahead(response, clock=clock, deadline=deadline)
+            read_ahead(response, clock=clock, deadline=clock.monotonic() + _DRAIN_SECONDS)
 
 
 def _put_back(raw: Any, replay: _Replay, length: int | None) -> None:

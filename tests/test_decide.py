@@ -634,7 +634,7 @@ TAKEN_AWAY: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("taken", TAKEN_AWAY, ids=lambda taken: " ".join(taken))
+@pytest.mark.parametrize("taken", TAKEN_AWAY, ids=" ".join)
 @given(s=situations())
 def test_less_permission_never_sends_more(taken: dict[str, Any], s: Situation) -> None:
     """What was delivered is not sent once a permission is taken away, and a repair does not become a repeat."""

@@ -456,6 +456,24 @@ def test_a_deadline_ends_the_wait_for_another_thread(clock: FakeClock) -> None:
     assert not board.orders.in_doubt()
 
 
+def test_a_verdict_that_cannot_be_written_sends_nothing(
+    exchange: OrderGateway, a_script: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the journal fails while a doubt is settled, the order is not sent, and JournalError says why."""
+    script = a_script({"retry": {"max_attempts": 1}})
+    exchange.script(Fault.reset("before"), path=ORDER_PATH)
+    with pytest.raises(requests.ConnectionError):
+        script.order()
+
+    def fail(*_: object) -> None:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(module.Submission, "settle", fail)
+    with pytest.raises(JournalError, match="full"):
+        script.order()
+    assert not exchange.ledger
+
+
 def test_one_that_gives_up_waiting_before_it_begins_is_not_waited_for(clock: FakeClock) -> None:
     """What ends between seeing the doubt and settling it leaves nothing behind."""
     board = Board(clock)

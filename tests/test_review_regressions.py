@@ -404,3 +404,45 @@ def test_a_repeat_that_cannot_be_prepared_delivers_the_doubt(gateway: Gateway) -
     with pytest.raises(ra.OutcomeUnknownError):
         session.put(gateway.url + "/x")
     session.close()
+
+
+def test_a_signer_that_raises_before_a_read_is_repeated_is_heard(gateway: Gateway) -> None:
+    """Where nothing is in doubt, a signer's own exception comes out as it was raised."""
+    signed: list[int] = []
+
+    def sign(request: requests.PreparedRequest) -> None:
+        signed.append(1)
+        if len(signed) > 1:
+            raise RuntimeError("no key")
+
+    session = requests.Session()
+    settings = ra.Settings.from_mapping({"retry": {"base": 0, "jitter": 0}})
+    session.mount(gateway.url, ra.ResilientAdapter(settings, signer=sign))
+    gateway.script(Fault.code(-1001), path="/x")
+    with pytest.raises(RuntimeError, match="no key"):
+        session.get(gateway.url + "/x")
+    session.close()
+
+
+def test_a_proxy_that_is_not_there_says_nothing_of_the_origin(gateway: Gateway) -> None:
+    """A connection refused on the way to a proxy, SOCKS proxies' included, opens no circuit of the origin's."""
+
+    class Socks(BaseAdapter):
+        """What a SOCKS proxy's failure looks like: the same exception as the origin's own."""
+
+        def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+            refused = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+            raise requests.ConnectionError(urllib3.exceptions.MaxRetryError(None, "/", refused))  # type: ignore[arg-type]
+
+        def close(self) -> None:
+            pass
+
+    settings = ra.Settings.from_mapping({"retry": {"max_attempts": 1}, "circuit": {"fail_max": 1}})
+    session = requests.Session()
+    session.mount("http://", ra.ResilientAdapter(settings, transport=Socks(), clock=FakeClock()))
+    session.proxies = {"http": "socks5://127.0.0.1:1"}
+    for _ in range(3):
+        with pytest.raises(requests.ConnectionError) as raised:
+            session.get(gateway.url)
+        assert not isinstance(raised.value, ra.CircuitOpenError)
+        assert ra.resilience_of(raised.value).attempts[0].error == "proxy_refused"

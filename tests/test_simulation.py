@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import random
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from resilient_adapter.simulation.world import (
     QUEUE,
     WARM_UP,
     Answer,
+    Call,
     Scenario,
     Send,
     Server,
@@ -58,8 +58,8 @@ def figures(record: Record) -> tuple[Any, ...]:
 
 scenarios = st.builds(
     Scenario,
-    clients=st.integers(2, 12),
-    rate=st.sampled_from([0.2, 1.0, 3.0]),
+    clients=st.integers(2, 5),
+    rate=st.sampled_from([0.2, 1.0]),
     outage=st.sampled_from([5.0, 7.3, 20.0]),
     timeout=st.sampled_from([0.5, 5.0]),
     answer=st.sampled_from([-1008, -1007, -1003, 500]),
@@ -82,7 +82,7 @@ many_settings = st.sampled_from(
 
 class TestLaws:
     @given(scenarios, many_settings)
-    @limits(max_examples=40)
+    @limits(max_examples=15)
     def test_every_call_ends_once(self, scenario: Scenario, mapping: dict[str, Any]) -> None:
         """Whoever makes the calls, as many end as begin, and no more fail than end."""
         begun = sum(1 for _ in scenario.begins())
@@ -92,7 +92,7 @@ class TestLaws:
             assert all(0 <= failed <= ended for failed, ended in zip(record.failed, record.ended, strict=True))
 
     @given(scenarios)
-    @limits(max_examples=40)
+    @limits(max_examples=20)
     def test_without_retries_the_server_sees_the_demand(self, scenario: Scenario) -> None:
         """No retries: one request a call, an amplification of 1, and no request beside them."""
         record = simulate(scenario, contender("no retries", scenario))
@@ -100,7 +100,7 @@ class TestLaws:
         assert record.begun == record.requests
 
     @given(scenarios)
-    @limits(max_examples=20)
+    @limits(max_examples=5)
     def test_the_same_arguments_have_the_same_result(self, scenario: Scenario) -> None:
         """Nothing is left to chance but what the seed decides."""
         for one, again in zip(contenders(DEFAULTS, scenario), contenders(DEFAULTS, scenario), strict=True):
@@ -119,7 +119,7 @@ class TestLaws:
         assert 1 <= record.sends_per_call <= RECIPES[name].sends
 
     def test_one_circuit_for_all_spares_the_server(self) -> None:
-        """Five failures and the probes are all that a server in trouble sees of one process; of four, four times that."""
+        """Five failures and the probes are all that a server in trouble sees of one process; of four, more."""
         one, four = simulate(SMALL, contender("these settings, 1")), simulate(SMALL, contender("these settings, 4"))
         assert one.arrived == 5 + 2  # probes after 2 and 4 more seconds, and no sooner than a call comes
         assert one.arrived < four.arrived <= 4 * (one.arrived + 1)
@@ -135,17 +135,17 @@ class TestLaws:
         names = [one.name for one in contenders(DEFAULTS, dataclasses.replace(SMALL, processes=1))]
         assert names == ["these settings, 1 process", *RECIPES]
 
-    @pytest.mark.parametrize("name", ["these settings, 200", "the reference's recipe", "tenacity"])
+    @pytest.mark.parametrize("name", ["these settings, 200", "the reference's recipe", "urllib3 Retry"])
     def test_a_sample_stands_for_all(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Clients that share nothing may be sampled: no figure changes by more than chance."""
-        scenario = Scenario(clients=3000, rate=1.0, outage=10.0, processes=200)
-        sampled = simulate(scenario, contender(name, scenario))
-        monkeypatch.setattr("resilient_adapter.simulation.contenders._MANY_CALLS", 500)
-        small = simulate(scenario, contender(name, scenario))
-        assert sum(small.begun) < sum(sampled.begun) / 4
-        assert small.amplification == pytest.approx(sampled.amplification, rel=0.05)
-        assert small.peak == pytest.approx(sampled.peak, rel=0.1)
-        assert small.failures == pytest.approx(sampled.failures, rel=0.05)
+        scenario = Scenario(clients=400, rate=0.5, outage=10.0, processes=200)
+        whole = simulate(scenario, contender(name, scenario))
+        monkeypatch.setattr("resilient_adapter.simulation.contenders._MANY_CALLS", 40)
+        sample = simulate(scenario, contender(name, scenario))
+        assert sum(sample.begun) == sum(whole.begun) / 5
+        assert sample.amplification == pytest.approx(whole.amplification, rel=0.05)
+        assert sample.peak == pytest.approx(whole.peak, rel=0.1)
+        assert sample.failures == pytest.approx(whole.failures, rel=0.1)
 
 
 # The world
@@ -158,7 +158,7 @@ class TestDemand:
         begins = list(scenario.begins())
         times = [time for time, _ in begins]
         assert times == sorted(times)
-        assert -WARM_UP <= times[0] and times[-1] < scenario.outage + AFTER
+        assert times[0] >= -WARM_UP and times[-1] < scenario.outage + AFTER
         for second in range(-int(WARM_UP), int(scenario.outage + AFTER) - 1):
             assert abs(sum(second <= time < second + 1 for time in times) - scenario.demand) <= 1
         mine = [time for time, client in begins if client == 7]
@@ -288,25 +288,36 @@ class TestRecord:
 # The others
 
 
+def follow(call: Call, clock: VirtualClock, *answers: Answer) -> tuple[list[float | Send], bool | None]:
+    """Follow a call until it wants an answer that there is none of; return its steps, and how it ended if it did.
+
+    Time passes with its waits only.
+    """
+    steps: list[float | Send] = []
+    rest, answer = list(answers), None
+    while True:
+        try:
+            step = call.send(answer)
+        except StopIteration as end:
+            return steps, end.value
+        steps.append(step)
+        answer = None
+        if not isinstance(step, Send):
+            clock.sleep(step)
+        elif rest:
+            answer = rest.pop(0)
+        else:
+            return steps, None
+
+
 class TestRecipes:
     def waits(self, name: str, *draws: float) -> list[float]:
         """Return what a recipe waits where nothing succeeds, one random number for each wait."""
-        clock, rest, waits = VirtualClock(0.0), iter(draws), []
+        clock, rest = VirtualClock(0.0), iter(draws)
         call = RECIPES[name].call(Send(1.0), clock, lambda: next(rest, 0.0))
-        answer: Answer | None = None
-        while True:
-            try:
-                step = call.send(answer)
-            except StopIteration as end:
-                assert end.value is False
-                return waits
-            answer = None
-            if isinstance(step, Send):
-                answer = Answer.FAILED
-                clock.sleep(step.timeout)
-            else:
-                waits.append(step)
-                clock.sleep(step)
+        steps, succeeded = follow(call, clock, *[Answer.FAILED] * 20)
+        assert succeeded is False
+        return [step for step in steps if not isinstance(step, Send)]
 
     def test_the_references_recipe(self) -> None:
         """2 ** attempt + random, three attempts."""
@@ -329,25 +340,72 @@ class TestRecipes:
         )
 
     def test_tenacity_stops_after_45_seconds(self) -> None:
-        """No attempt begins when 45 seconds have passed, sends included."""
-        one = RECIPES["tenacity (stamina)"]
+        """No attempt is made that begins when 45 seconds have passed."""
         clock = VirtualClock(0.0)
-        call = one.call(Send(20.0), clock, random.Random(1).random)
-        sends, answer = 0, None
-        with pytest.raises(StopIteration):
-            while True:
-                step = call.send(answer)
-                sends, answer = (sends + 1, Answer.NOTHING) if isinstance(step, Send) else (sends, None)
-                clock.sleep(step.timeout if isinstance(step, Send) else step)
-        assert sends == 3
+        call = RECIPES["tenacity (stamina)"].call(Send(20.0), clock, lambda: 0.0)
+        for _ in range(2):
+            assert isinstance(call.send(None), Send)
+            clock.sleep(20.0)
+            clock.sleep(call.send(Answer.NOTHING))  # type: ignore[arg-type]
+        assert isinstance(call.send(None), Send)
+        clock.sleep(20.0)
+        assert follow(call, clock) == ([], False)
 
     def test_they_stop_at_a_success(self) -> None:
         """What was answered well is not sent again."""
-        call = RECIPES["urllib3 Retry"].call(Send(1.0), VirtualClock(), lambda: 0.0)
-        assert call.send(None) == Send(1.0)
-        with pytest.raises(StopIteration) as end:
-            call.send(Answer.OK)
-        assert end.value.value is True
+        clock = VirtualClock()
+        call = RECIPES["urllib3 Retry"].call(Send(1.0), clock, lambda: 0.0)
+        assert follow(call, clock, Answer.OK) == ([Send(1.0)], True)
+
+
+class TestProcess:
+    """What one call alone does not meet: see also the stories that the real adapter has to tell the same."""
+
+    def test_a_place_in_line_is_given_up_where_it_came_to_lead_nowhere(self) -> None:
+        """A throttle that closes the server for longer than a call has left ends that call, too."""
+        settings = Settings.from_mapping({"rate_limit": {"rate": "1/10s", "wait": 60.0}, "deadline": 30.0})
+        clock = VirtualClock(0.0)
+        process = Process(settings, clock, lambda: 0.0, answer=-1003)
+        throttled, waiting = process.call(), process.call()
+        assert isinstance(throttled.send(None), Send)
+        wait = waiting.send(None)
+        assert isinstance(wait, float) and wait < 30.0
+        with pytest.raises(StopIteration):
+            throttled.send(Answer.FAILED)
+        clock.sleep(wait)
+        assert follow(waiting, clock) == ([], False)
+
+    @pytest.mark.parametrize(("when_open", "goes"), [("raise", False), ("wait", True)])
+    def test_a_turn_is_given_back_where_the_circuit_opened_meanwhile(self, when_open: str, goes: bool) -> None:
+        """Who waited in line for a server whose circuit opened does not use the turn up."""
+        settings = Settings.from_mapping(
+            {
+                "read_timeout": 2.0,
+                "rate_limit": {"rate": "2/10s"},
+                "circuit": {"fail_max": 1, "when_open": when_open},
+                "retry": {"max_attempts": 1},
+            }
+        )
+        clock = VirtualClock(0.0)
+        process = Process(settings, clock, lambda: 0.0)
+        failing, other, waiting = process.call(), process.call(), process.call()
+        assert isinstance(failing.send(None), Send) and isinstance(other.send(None), Send)
+        wait = waiting.send(None)
+        assert isinstance(wait, float) and wait > 2.0
+        clock.sleep(wait - 0.5)
+        with pytest.raises(StopIteration):
+            failing.send(Answer.FAILED)
+        while clock.now < wait:  # its place comes up while the circuit is open
+            clock.sleep(0.5)
+        steps, _ = follow(waiting, clock)
+        if not goes:
+            assert steps == []
+            clock.sleep(2.5)
+            assert follow(process.call(), clock, Answer.OK) == ([Send(2.0)], True)
+            steps, _ = follow(process.call(), clock)
+            assert steps == [Send(2.0)]
+        else:
+            assert isinstance(steps[0], float) and steps[-1] == Send(2.0)
 
 
 def test_without_a_timeout_of_the_settings_it_waits_for_ever() -> None:

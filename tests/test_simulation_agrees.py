@@ -167,42 +167,104 @@ settings_of_all_kinds = st.fixed_dictionaries(
     st.sampled_from([-1008, -1003, -1007, -1000, 500, 503, 429, 404]),
     st.lists(st.sampled_from([0.0, 0.3, 2.5, 40.0]), min_size=1, max_size=8),
 )
-@limits(max_examples=300)
+@limits(max_examples=100)
 def test_both_do_the_same(mapping: dict[str, Any], answers: list[Answer], failure: int, gaps: list[float]) -> None:
     """Given the same answers and the same random numbers, the simulation is the adapter."""
     compare(mapping, answers, failure, gaps)
 
 
 FAST = {"read_timeout": 2.0, "retry": {"jitter": 0.0}}
+ONE = {"jitter": 0.0, "max_attempts": 1}
 
 
 @pytest.mark.parametrize(
-    ("mapping", "answers", "failure", "story"),
+    ("mapping", "answers", "failure", "gaps", "story"),
     [
-        ({}, [Answer.OK], -1008, [("send", 2.0), ("succeeded", True)]),
-        ({}, [Answer.FAILED], 400, [("send", 2.0), ("succeeded", False)]),
+        ({}, [Answer.OK], -1008, [0], [("send", 2.0), ("succeeded", True)]),
+        ({}, [Answer.FAILED], 400, [0], [("send", 2.0), ("succeeded", False)]),
         (
             {},
             [Answer.FAILED, Answer.NOTHING],
             -1008,
+            [0],
             [("send", 2.0), ("wait", 1.0), ("send", 2.0), ("wait", 2.0), ("send", 2.0), ("succeeded", True)],
         ),
-        ({}, [Answer.FAILED], -1007, [("send", 2.0), ("wait", 1.0), ("send", 4.0), ("succeeded", True)]),
-        ({"circuit": {"fail_max": 1}}, [Answer.BUSY], -1008, [("send", 2.0), ("succeeded", False)]),
+        # Longer timeouts after -1007.
+        ({}, [Answer.FAILED], -1007, [0], [("send", 2.0), ("wait", 1.0), ("send", 4.0), ("succeeded", True)]),
+        # An open circuit.
+        (
+            {"circuit": {"fail_max": 1}},
+            [Answer.BUSY],
+            -1008,
+            [0, 0],
+            [("send", 2.0), ("succeeded", False), ("succeeded", False)],
+        ),
+        (
+            {"circuit": {"fail_max": 1, "exempt": {"methods": ["GET"]}}, "retry": ONE},
+            [Answer.BUSY],
+            -1008,
+            [0, 0],
+            [("send", 2.0), ("succeeded", False), ("send", 2.0), ("succeeded", True)],
+        ),
+        (
+            {"circuit": {"fail_max": 1, "reset_timeout": 0, "when_open": "wait"}, "rate_limit": {"rate": "9/s"}},
+            [Answer.BUSY],
+            -1008,
+            [0],
+            [("send", 2.0), ("wait", 1.0), ("send", 2.0), ("succeeded", True)],
+        ),
+        (
+            {"circuit": {"fail_max": 1}, "rate_limit": {"rate": "9/s"}, "retry": ONE},
+            [Answer.BUSY],
+            -1008,
+            [0, 0],
+            [("send", 2.0), ("succeeded", False), ("succeeded", False)],
+        ),
+        # One repeat for one first send.
         (
             {"retry": {"jitter": 0.0, "budget": 1.0, "budget_floor": 0.0}},
             [Answer.BUSY, Answer.BUSY],
             -1008,
-            [("send", 2.0), ("wait", 1.0), ("send", 2.0), ("succeeded", False)],  # one repeat for one first send
+            [0],
+            [("send", 2.0), ("wait", 1.0), ("send", 2.0), ("succeeded", False)],
         ),
+        # What is left of the deadline is the timeout; a wait that does not fit into it is not begun.
         (
             {"deadline": 3.5},
-            [Answer.NOTHING],
+            [Answer.NOTHING, Answer.NOTHING],
             -1008,
-            [("send", 2.0), ("wait", 1.0), ("send", 0.5), ("succeeded", True)],
+            [0],
+            [("send", 2.0), ("wait", 1.0), ("send", 0.5), ("succeeded", False)],
+        ),
+        (
+            {"deadline": 5.0, "rate_limit": {"rate": "1/10s"}},
+            [],
+            -1008,
+            [0, 0],
+            [("send", 2.0), ("succeeded", True), ("succeeded", False)],
+        ),
+        # A throttle is waited for in the line.
+        (
+            {"rate_limit": {"wait": 20.0, "adaptive": False}},
+            [Answer.FAILED],
+            -1003,
+            [0],
+            [("send", 2.0), ("wait", 20.0), ("send", 2.0), ("succeeded", True)],
         ),
     ],
 )
-def test_what_both_do(mapping: dict[str, Any], answers: list[Answer], failure: int, story: Story) -> None:
-    """The story of one call, by hand: neither of the two is right only because the other is wrong alike."""
-    assert compare({**FAST, **mapping}, answers, failure, [0.0]) == story
+def test_what_both_do(
+    mapping: dict[str, Any], answers: list[Answer], failure: int, gaps: list[float], story: Story
+) -> None:
+    """The story of a call or two, by hand: neither of the two is right only because the other is wrong alike."""
+    assert compare({**FAST, **mapping}, answers, failure, gaps) == story
+
+
+def test_both_wait_for_the_probe() -> None:
+    """Told to wait for an open circuit, in the line or not, both wait for its probe and send it."""
+    circuit = {"fail_max": 1, "reset_timeout": 2.0, "when_open": "wait"}
+    for rate_limit in ({}, {"rate": "9/s"}):
+        story = compare(
+            {**FAST, "circuit": circuit, "rate_limit": rate_limit, "retry": ONE}, [Answer.BUSY], -1008, [0, 0]
+        )
+        assert [what for what, _ in story] == ["send", "succeeded", "wait", "send", "succeeded"]

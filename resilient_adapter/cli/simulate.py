@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,7 @@ def _scenario(args: argparse.Namespace, settings: Settings) -> Scenario:
     if not timeout:
         raise CommandError("read_timeout is 0: say with --timeout how long everybody waits for an answer")
     if args.clients * args.rate * args.outage < 2:  # there may be gaps of twice the mean
-        raise CommandError("no call may begin in so short an outage: it takes more clients, a higher rate or more seconds")
+        raise CommandError("no call may begin in so short an outage: more clients, calls or seconds are needed")
     return Scenario(
         clients=args.clients,
         rate=args.rate,
@@ -207,28 +208,30 @@ def _document(scenario: Scenario, rows: list[tuple[str, Record]]) -> dict[str, A
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _positive(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return number
 
 
 def _outage(text: str) -> float:
     number = _positive(text)
     if number < 0.1:
-        raise argparse.ArgumentTypeError(f"{text} is too short to be seen: at least 0.1")
+        raise argparse.ArgumentTypeError(f"{text!r} is too short to be seen: at least 0.1")
     return number
 
 
 def _share(text: str) -> float:
     number = _positive(text)
     if number > 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: at most 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: at most 1")
     return number

@@ -35,14 +35,13 @@ class Recipe(NamedTuple):
 
     def call(self, send: Send, clock: VirtualClock, random: Callable[[], float]) -> Call:
         """Make one call."""
-        began = clock.monotonic()
-        for sent in range(1, self.sends + 1):
-            if (yield send) is Answer.OK:
-                return True
+        began, sent = clock.monotonic(), 1
+        while (yield send) is not Answer.OK:
             if sent == self.sends or clock.monotonic() - began >= self.until:
-                break
+                return False
             yield self.wait(sent, random())
-        return False
+            sent += 1
+        return True
 
 
 RECIPES = {

@@ -17,7 +17,7 @@ from .world import AFTER, WARM_UP, Scenario
 
 _COLUMNS = 2
 _WIDTH, _HEIGHT = 420.0, 170.0  # of a panel's plot
-_LEFT, _TOP, _RIGHT, _BOTTOM = 62.0, 54.0, 18.0, 38.0  # around it
+_LEFT, _TOP, _RIGHT, _BOTTOM = 62.0, 54.0, 26.0, 38.0  # around it
 _HEAD = 46.0
 
 _INK, _PALE, _GRID, _BLUE, _RED = "#222222", "#666666", "#dddddd", "#2b6cb0", "#fbdcd7"
@@ -177,7 +177,9 @@ def png(picture: Picture) -> bytes:
     for order, part in enumerate(picture.parts):
         if isinstance(part, Text):
             side = {"start": "left", "middle": "center", "end": "right"}[part.anchor]
-            axes.text(part.x, part.y, part.text, size=part.size * points_in_unit, color=part.color, ha=side)
+            axes.text(
+                part.x, part.y, part.text, size=part.size * points_in_unit, color=part.color, ha=side, zorder=order
+            )
             continue
         xs, ys = zip(*part.points, strict=True)
         if part.fill is not None:

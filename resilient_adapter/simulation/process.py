@@ -14,7 +14,7 @@ from ..core.classify import SERVER_TIMEOUT, Outcome, classify_failure, classify_
 from ..core.decide import Action, Situation, decide
 from ..core.model import Executed, Failure, Recovery
 from ..guards.circuit import Circuit, Refusal, Ticket
-from ..guards.rate_limit import RateLimit, Waiter
+from ..guards.rate_limit import RateLimit
 from ..guards.retry_budget import RetryBudget
 from ..runtime import rules_of
 from ..settings.schema import Settings
@@ -50,6 +50,9 @@ class Process:
         self._lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self._deadline)
         self._repeatable = _METHOD in settings.retry.methods
         self._exempt = _METHOD in settings.circuit.exempt.methods
+        self._admit: Callable[[float], Ticket | Refusal]
+        self._admit = self._circuit.pass_exempt if self._exempt else self._circuit.admit
+        self._waits = settings.circuit.when_open == "wait"
         self._outcomes = {
             Answer.OK: _outcome(settings, 200),
             Answer.FAILED: _outcome(settings, answer),
@@ -59,16 +62,21 @@ class Process:
 
     def call(self) -> Call:
         """Make one call: a GET without a timeout of its own."""
-        deadline = self._now() + self._deadline
+        line, lease, now = self._line, self._lease, self._now
+        deadline = now() + self._deadline
         sends, stretch = 0, 1.0
         while True:
-            ticket = yield from self._admit(deadline)
-            if ticket is None:
-                return False
-            left = deadline - self._now()
-            if left <= 0:
-                self._circuit.release(ticket)
-                return False
+            if line.idle:
+                line.sent()
+                admitted: Ticket | Refusal | None = self._admit(lease)
+            else:
+                admitted = yield from self._admit_in_line(deadline)
+            if not isinstance(admitted, Ticket):
+                if admitted is None or not self._waits or now() + admitted.retry_after >= deadline:
+                    return False
+                yield admitted.retry_after
+                continue
+            left = deadline - now()
             send = self._send if stretch == 1.0 and self._timeout < left else Send(min(self._timeout * stretch, left))
             if not sends:
                 self._budget.first_send()
@@ -78,65 +86,40 @@ class Process:
             outcome = self._outcomes[answer]
             if answer is Answer.NOTHING and send.timeout < self._timeout:
                 outcome = classify_failure(Failure.READ_TIMEOUT, patient=False)
-            self._circuit.record(ticket, outcome.health, retry_after=outcome.retry_after)
+            self._circuit.record(admitted, outcome.health, retry_after=outcome.retry_after)
             throttled = outcome.recovery is Recovery.THROTTLE
-            throttle = self._line.throttled(outcome.retry_after) if throttled else 0.0
+            throttle = line.throttled(outcome.retry_after) if throttled else 0.0
             if outcome.executed is Executed.YES and not outcome.error:
                 return True
             decision = decide(self._situation(outcome, sends, throttle, deadline))
             if decision.action is not Action.REPEAT:
                 return False
-            if decision.charged and not self._budget.spend():
-                return False
+            if decision.charged:
+                self._budget.spend()  # there is room: nobody came in between
             if outcome.code == SERVER_TIMEOUT:
                 stretch *= self._settings.retry.timeout_factor
             if not throttled:
                 yield decision.wait
 
-    def _admit(self, deadline: float) -> Generator[float | Send, Answer | None, Ticket | None]:
-        """Wait until a request may go. Returns None where it may not."""
-        circuit, line = self._circuit, self._line
-        while True:
-            turn = None
-            if line.idle:
-                line.sent()
-            else:
-                refusal = circuit.refusal()
-                if refusal is not None and not self._exempt:
-                    if not (yield from self._wait_for_probe(refusal, deadline)):
-                        return None
-                    continue
-                turn = yield from self._wait_in_line(deadline)
-                if turn is None:
-                    return None
-            admitted = circuit.pass_exempt(self._lease) if self._exempt else circuit.admit(self._lease)
-            if isinstance(admitted, Ticket):
-                return admitted
-            if turn is not None:
-                line.leave(turn)
-            if not (yield from self._wait_for_probe(admitted, deadline)):
-                return None
-
-    def _wait_for_probe(self, refusal: Refusal, deadline: float) -> Generator[float, Any, bool]:
-        if self._settings.circuit.when_open != "wait" or self._now() + refusal.retry_after >= deadline:
-            return False
-        yield refusal.retry_after
-        return True
-
-    def _wait_in_line(self, deadline: float) -> Generator[float, Any, Waiter | None]:
+    def _admit_in_line(self, deadline: float) -> Generator[float, Any, Ticket | Refusal | None]:
+        """Wait for a turn, and ask the circuit. Returns None where the turn would come too late."""
         line = self._line
-        if self._now() + line.estimate(_PRIORITY) >= deadline and not self._closed_for_long():
+        refusal = None if self._exempt else self._circuit.refusal()
+        if refusal is not None:
+            return refusal
+        # A server that names no Retry-After is never closed for longer than anyone is to wait.
+        if self._now() + line.estimate(_PRIORITY) >= deadline:
             return None
-        waiter = line.enter(_PRIORITY)
-        while wait := line.poll(waiter):
-            if self._closed_for_long() or self._now() + wait >= deadline:
-                line.leave(waiter)
+        turn = line.enter(_PRIORITY)
+        while wait := line.poll(turn):
+            if self._now() + wait >= deadline:
+                line.leave(turn)
                 return None
             yield wait
-        return waiter
-
-    def _closed_for_long(self) -> bool:
-        return self._line.remaining() > self._settings.rate_limit.max_wait
+        admitted = self._admit(self._lease)
+        if isinstance(admitted, Refusal):
+            line.leave(turn)
+        return admitted
 
     def _situation(self, outcome: Outcome, sends: int, throttle: float, deadline: float) -> Situation:
         retry = self._settings.retry
@@ -158,7 +141,7 @@ class Process:
             max_wait=self._settings.rate_limit.max_wait,
             time_left=deadline - self._now(),
             circuit_open=None if refusal is None else refusal.retry_after,
-            wait_for_circuit=self._settings.circuit.when_open == "wait",
+            wait_for_circuit=self._waits,
             budget=self._budget.available(),
         )
 
