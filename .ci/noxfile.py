@@ -78,7 +78,7 @@ def tests(session: nox.Session) -> None:
     """The test suite on each Python."""
     session.chdir(ROOT)
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(python=[PYTHONS[0], PYTHONS[-1]])
@@ -89,7 +89,7 @@ def lowest(session: nox.Session) -> None:
     session.chdir(ROOT)
     # Wheels only: where a lower bound has none for this Python, users would have to compile it.
     session.install("--only-binary", ":all:", "--constraint", str(constraints), "-e", ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(python=[PYTHONS[0], PYTHONS[-1]], default=False)
