@@ -292,16 +292,17 @@ class Call:
     def _wait_in_line(self) -> Response | None:
         origin, clock = self.origin, self.clock
         line = origin.rate_limit
+        priority = self._priority()
         if origin.shadow:
-            place = line.enter(self._priority())
+            place = line.enter(priority)
             wait = line.poll(place)
             if wait > 0:
                 line.leave(place)
                 self._emit(EventName.THROTTLE, wait=wait, detail="the origin is closed, or paced")
             return None
-        if clock.monotonic() + line.estimate(self._priority()) >= self.deadline and not self._closed_for_long():
+        if clock.monotonic() + line.estimate(priority) >= self.deadline and not self._closed_for_long():
             return self._refuse_late("the rate limit's wait")
-        waiter = line.enter(self._priority())
+        waiter = line.enter(priority)
         try:
             while True:
                 wait = line.poll(waiter)
@@ -374,13 +375,16 @@ class Call:
         return self._deliver(Why.DONE)
 
     def _priority(self) -> int:
-        # What changes something (an order, a cancel) goes before what only looks.
-        return 1 if self.method in READ_ONLY_METHODS else 0
+        # What reduces risk goes first, then what changes something, then what only looks.
+        if self.method in READ_ONLY_METHODS:
+            return 2
+        return 0 if self._reduces_risk() else 1
 
     def _passes(self) -> bool:
         """Return whether an open circuit lets this request through: it reduces risk, or finds out about an order."""
-        if self.origin.shadow or self.lookup:
-            return True
+        return self.origin.shadow or self.lookup or self._reduces_risk()
+
+    def _reduces_risk(self) -> bool:
         origin = self.origin
         if self.method in origin.exempt_methods:
             return True

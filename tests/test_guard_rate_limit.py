@@ -185,6 +185,12 @@ class TestOrder:
         gone = let_go(limit, clock, [(n / 100, MARKET_DATA) for n in range(5)] + [(0.5, ORDERS), (0.6, ORDERS)])
         assert [n for _, n in gone] == [0, 5, 6, 1, 2, 3, 4]
 
+    def test_what_reduces_risk_before_all(self, clock: FakeClock) -> None:
+        """A cancel that comes last goes before orders, and they before what only looks."""
+        limit = make(clock, rates=(Rate(1, 1.0),))
+        gone = let_go(limit, clock, [(0.0, 2), (0.1, 2), (0.2, 1), (0.3, 1), (0.4, 0)])
+        assert [n for _, n in gone] == [0, 4, 2, 3, 1]
+
     def test_the_estimate_knows_the_line(self, clock: FakeClock) -> None:
         """Market data waits for all in line, an order for the orders only; asking changes nothing."""
         limit = make(clock, rates=(Rate(1, 1.0),))

@@ -21,6 +21,7 @@ import resilient_adapter as ra
 from resilient_adapter.core.classify import classify_failure
 from resilient_adapter.core.model import Executed, Failure
 from resilient_adapter.errors import without_frames
+from resilient_adapter.guards.rate_limit import RateLimit
 from resilient_adapter.repairs.orders import Orders
 from resilient_adapter.testing import FakeClock, Fault, Gateway
 from resilient_adapter.transport import failure_of
@@ -446,3 +447,23 @@ def test_a_proxy_that_is_not_there_says_nothing_of_the_origin(gateway: Gateway) 
             session.get(gateway.url)
         assert not isinstance(raised.value, ra.CircuitOpenError)
         assert ra.resilience_of(raised.value).attempts[0].error == "proxy_refused"
+
+
+def test_what_reduces_risk_goes_first_through_pacing(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel and a reduce-only order stand before other orders, and these before what only looks."""
+    places: list[int] = []
+    enter = RateLimit.enter
+
+    def entered(self: RateLimit, priority: int) -> Any:
+        places.append(priority)
+        return enter(self, priority)
+
+    monkeypatch.setattr(RateLimit, "enter", entered)
+    session = connect({"rate_limit": {"rate": "100/s"}})
+    url = gateway.url + "/api/v1/order"
+    session.delete(url)
+    session.post(url, data={"reduceOnly": "true"})
+    session.post(url, json={"closePosition": True})
+    session.post(url, data={"reduceOnly": "false"})
+    session.get(url)
+    assert places == [0, 0, 0, 1, 2]

@@ -2,7 +2,8 @@
 
 Three things can hold a request: a cooldown (the origin said -1003 or 429), the user's own windows
 (``rate_limit.rate``), and the rate that throttles have taught (``rate_limit.adaptive``). Whoever may not go at
-once stands in one line for all three, orders and cancels before market data, first come first served.
+once stands in one line for all three: what reduces risk first, then other orders, then what only looks; and
+among equals, first come first served.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ _CATCH_UP = 0.05
 
 # Those behind others ask again this often: the others may leave, and a rate that is probing back up grows.
 _ASK_AGAIN = 0.25
+
+
+def _lanes() -> tuple[list[int], ...]:
+    """Return an empty line: the numbers of those who wait, ascending, by priority."""
+    return [], [], []
 
 
 class Waiter:
@@ -86,7 +92,7 @@ class RateLimit:
         self._sends = Window(_MEASURED_OVER, clock, _BUCKETS)
         self.sent: Callable[[], None] = self._sends.add
         self._windows = [SlidingWindow(rate) for rate in settings.rates]
-        self._lanes: tuple[list[int], list[int]] = ([], [])  # ascending numbers
+        self._lanes = _lanes()
         self._number = 0
         self._latest: Waiter | None = None  # who took the latest slot
         self._closed_until = float("-inf")
@@ -143,7 +149,7 @@ class RateLimit:
         """Stand in line.
 
         Arguments:
-            priority: 0 for orders and cancels, 1 for what may wait for them.
+            priority: 0 for what reduces risk, 1 for other orders, 2 for what may wait for them.
         """
         with self._lock:
             self._number += 1
@@ -163,8 +169,7 @@ class RateLimit:
             now = self._now()
             lane = self._lanes[waiter.priority]
             ahead = place = bisect_left(lane, waiter.number)
-            if waiter.priority:
-                ahead += len(self._lanes[0])
+            ahead += sum(len(before) for before in self._lanes[: waiter.priority])
             # Those ahead may be late to ask: enough slots for them and for us are needed, not their absence.
             free_at = self._free_at(ahead, now)
             if free_at > now:
@@ -203,7 +208,7 @@ class RateLimit:
         """Make the line usable in a child process: fresh locks, and nobody in it."""
         self._lock = threading.Lock()
         self._sends.reset_after_fork()
-        self._lanes = ([], [])
+        self._lanes = _lanes()
         self._latest = None
         self._settle(self._now())
 
@@ -222,7 +227,7 @@ class RateLimit:
 
     def _settle(self, now: float) -> None:
         """Drop what holds nobody any more. Called with the lock held."""
-        waiting = bool(self._lanes[0] or self._lanes[1])
+        waiting = any(self._lanes)
         if not waiting:
             if self._releasing and now >= self._closed_until + _RELEASE_FOR:
                 self._releasing = False
