@@ -406,6 +406,21 @@ def test_a_forked_child_knows_what_its_parent_doubts(exchange: OrderGateway, a_s
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_after_a_fork_the_journal_is_written_by_a_connection_of_the_childs(
+    exchange: OrderGateway, a_script: Callable[..., Script], clock: FakeClock, tmp_path: Path
+) -> None:
+    """What a child process does first leaves an adapter with a journal usable: intents and outcomes go on."""
+    path = tmp_path / "orders.sqlite"
+    script = a_script({"orders": {"journal": str(path)}})
+    assert script.order("before").ok
+    script.adapter._runtime.reset_after_fork()
+    assert script.order("after").ok
+    journal = Journal(path, clock)
+    states = {entry.intent.id: entry.state for entry in journal.entries()}
+    journal.close()
+    assert states == {"before": State.EXECUTED, "after": State.EXECUTED}
+
+
 class Board:
     """One order in doubt, and as many submissions of it as a test needs."""
 

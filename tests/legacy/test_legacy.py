@@ -158,7 +158,9 @@ class Run:
             settings.write_text((SETTINGS + ("" if healthy else legacy.settings)).format(url=url))
             command += ["-m", "resilient_adapter", "run", "--settings", str(settings)]
         command += [str(HERE / f"{legacy.name}.py"), url, *legacy.arguments]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE / "hurry"), str(ROOT)))}
+        # Without the measuring of coverage, beneath which workers that are forked hang, ours or not.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+        environment |= {"PYTHONPATH": os.pathsep.join((str(HERE / "hurry"), str(ROOT)))}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
