@@ -106,7 +106,8 @@ class ResilientAdapter(HTTPAdapter):
 
     # Adapters keep only what __attrs__ names, and __attrs__ is HTTPAdapter's: ours travels beside it.
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        parent: Any = super()
+        state: dict[str, Any] = parent.__getstate__()
         return {**state, "_arguments": self._arguments}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

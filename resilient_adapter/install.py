@@ -155,7 +155,7 @@ class InstalledAdapter(ResilientAdapter):
     # By reference: a script's session pickles whatever install() was given (a lambda, say), no secret gets into the
     # pickle, and it can be read where nothing is installed.
     def __reduce__(self) -> tuple[Callable[..., HTTPAdapter], tuple[object]]:
-        return _unpickled, (HTTPAdapter.__getstate__(self),)
+        return _unpickled, (cast(Any, HTTPAdapter).__getstate__(self),)
 
 
 def _unpickled(state: object) -> HTTPAdapter:
