@@ -40,9 +40,9 @@ PAYLOADS: dict[str, Answer] = {
     "at the limit": Answer(200, padded(LIMIT)),
     "beyond the limit": Answer(200, padded(LIMIT + 1)),
     "chunked": Answer(200, LINES, CHUNKED),
-    "gzip": Answer(200, gzip.compress(padded(30_000)), GZIP),
-    "gzip beyond the limit": Answer(200, gzip.compress(padded(66_000)), GZIP),
-    "gzip chunked": Answer(200, gzip.compress(LINES), {**GZIP, **CHUNKED}),
+    "gzip": Answer(200, gzip.compress(padded(30_000), mtime=0), GZIP),
+    "gzip beyond the limit": Answer(200, gzip.compress(padded(66_000), mtime=0), GZIP),
+    "gzip chunked": Answer(200, gzip.compress(LINES, mtime=0), {**GZIP, **CHUNKED}),
     "deflate": Answer(200, zlib.compress(LINES), {"Content-Encoding": "deflate"}),
     "bad gzip": Answer(200, LINES, GZIP),
     "text": Answer(200, LINES, content_type="text/plain"),
@@ -228,7 +228,7 @@ class TestConnections:
 class TestReadAhead:
     @pytest.mark.parametrize(("answer", "sends"), [
         (Answer.error(-1001), 2),
-        (Answer(200, gzip.compress(b'{"code":-1001}'), GZIP), 2),
+        (Answer(200, gzip.compress(b'{"code":-1001}', mtime=0), GZIP), 2),
         (Answer(200, b'{"code":-1001}', content_type="application/vnd.x+json"), 2),
         (Answer(502, b"<html>"), 2),
         (Answer(200, b'{"code":-1001}', content_type="text/plain"), 1),

