@@ -201,7 +201,9 @@ class ResilientAdapter(HTTPAdapter):
 
     def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
         """Return what goes into the request line; HTTPAdapter's own answer, without parsing where there is no proxy."""
-        return super().request_url(request, proxies) if proxies else request.path_url
+        path = request.path_url
+        # What begins with two slashes has been sent in different ways by different releases of requests.
+        return super().request_url(request, proxies) if proxies or path.startswith("//") else path
 
     def _reset_after_fork(self) -> None:
         # A connection shared with the parent would mix up whose answer is whose. The pools are replaced, not closed:

@@ -50,7 +50,7 @@ def read_envelope(body: bytes) -> Envelope:
     try:
         fields = _decoder()(body)
         code, msg = fields.code, fields.msg
-    except (ValueError, RecursionError):
+    except Exception:  # msgspec's own are ValueErrors only in its newer releases
         # msgspec is stricter than requests: a BOM, NaN, a lone surrogate, UTF-16 and broken UTF-8 end up here.
         try:
             document = _loads(body)
