@@ -199,8 +199,12 @@ def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes
     first = _read_piece(raw, size, clock, deadline, decode_content=True)
     if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
         return first
+    piece = _read_piece(raw, size, clock, deadline, decode_content=True) if first else b""
+    if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
+        return first + piece  # one that just overflows the reader's buffer comes in two
     body = io.BytesIO()
-    piece = first
+    body.write(first)
+    del first
     while piece:
         body.write(piece)
         del piece
