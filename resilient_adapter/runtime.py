@@ -187,7 +187,7 @@ class Runtime:
         orders: the orders in doubt, and their journals.
 
     Raises:
-        SettingsError: a token source or a signer with no origin known to send its secrets to.
+        SettingsError: a token source or a signer with no origin known to send its secrets to; ``shared.url``.
     """
 
     def __init__(
@@ -198,6 +198,10 @@ class Runtime:
         signer: Signer | None,
         clock: Clock,
     ) -> None:
+        if settings.shared.url is not None:
+            # Refused rather than passed over: processes that believe they share a circuit or a refresh, and do not,
+            # are worse off than those that know.
+            raise SettingsError("shared.url: this version cannot share its state between processes yet; leave it out")
         self.settings = settings
         self._clock = clock
         self._lock = threading.Lock()
