@@ -20,6 +20,9 @@ from .settings.schema import Settings
 from .telemetry.events import Event, Telemetry
 
 _MAX_POOLS = 64
+_INNER_RETRIES = (
+    "max_retries: it would repeat requests beneath the adapter, orders included; use the setting retry.max_attempts"
+)
 
 
 class ResilientAdapter(HTTPAdapter):
@@ -62,7 +65,8 @@ class ResilientAdapter(HTTPAdapter):
         clock: Clock | None = None,
         **http_adapter_options: Any,
     ) -> None:
-        _refuse_inner_retries(http_adapter_options.get("max_retries", 0))
+        if repeats_beneath(http_adapter_options.get("max_retries", 0)):
+            raise SettingsError(_INNER_RETRIES)
         self._configure(
             {
                 "settings": settings if isinstance(settings, Settings) else Settings.load(overrides=settings),
@@ -158,8 +162,8 @@ class ResilientAdapter(HTTPAdapter):
         """Send a request once, as plain requests would: through the transport handed in, else our own pool."""
         # Looked up at each call, not bound once: mocks patch HTTPAdapter.send on the class.
         if self._transport is None:
-            if self.max_retries.total != 0:
-                _refuse_inner_retries(self.max_retries)  # set since the adapter was made
+            if repeats_beneath(self.max_retries):  # set since the adapter was made
+                raise SettingsError(_INNER_RETRIES)
             return super().send(request, **options)
         return self._transport.send(request, **options)
 
@@ -234,14 +238,11 @@ def _pool_key_of(kind: type[HTTPAdapter]) -> object:
     return getattr(kind, "build_connection_pool_key_attributes", None)
 
 
-def _refuse_inner_retries(max_retries: Any) -> None:
+def repeats_beneath(max_retries: Any) -> bool:
+    """Return whether a ``max_retries``, a number or a Retry, has urllib3 repeat requests by itself."""
     total = getattr(max_retries, "total", max_retries)
     # None is not none: as an argument it stands for urllib3's own default, in a Retry for no limit on the sum.
-    if total or total is None:
-        raise SettingsError(
-            "max_retries: it would repeat requests beneath the adapter, orders included; "
-            "use the setting retry.max_attempts"
-        )
+    return total is None or bool(total)
 
 
 _adapters: weakref.WeakSet[ResilientAdapter] = weakref.WeakSet()

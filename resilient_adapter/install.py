@@ -24,7 +24,7 @@ import requests
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from .adapter import ResilientAdapter
+from .adapter import ResilientAdapter, repeats_beneath
 from .settings.schema import Settings
 from .telemetry import log
 
@@ -91,7 +91,7 @@ class Installation:
             return
         if type(adapter) is not HTTPAdapter:
             self.leave_alone(type(adapter), _CLASS)
-        elif _repeats(adapter):
+        elif repeats_beneath(adapter.max_retries):
             self.leave_alone(HTTPAdapter, _REPEATS)
         else:
             adapter.__class__ = InstalledAdapter
@@ -129,7 +129,7 @@ class InstalledAdapter(ResilientAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
         """Send a request as :class:`ResilientAdapter` does; as plain requests does, once it was given retries."""
-        if _repeats(self):
+        if repeats_beneath(self.max_retries):
             self._installation.leave_alone(HTTPAdapter, _REPEATS)
             return HTTPAdapter.send(self, request, stream, timeout, verify, cert, proxies)
         return super().send(request, stream, timeout, verify, cert, proxies)
@@ -170,11 +170,6 @@ def _pool_options(adapter: HTTPAdapter) -> tuple[Any, ...]:
     """Return what two adapters must agree in to share a pool."""
     manager = adapter.poolmanager
     return type(manager), adapter._pool_connections, manager.connection_pool_kw, adapter.proxy_manager  # type: ignore[attr-defined]
-
-
-def _repeats(adapter: HTTPAdapter) -> bool:
-    total = adapter.max_retries.total
-    return total is None or total > 0  # without a total, urllib3 goes by the other counts, or for ever
 
 
 class _Patch:

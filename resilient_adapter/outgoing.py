@@ -104,8 +104,11 @@ class Outgoing:
     def _stamped(self, request: PreparedRequest, deadline: float) -> PreparedRequest:
         keeper = self._origin.token
         assert keeper is not None  # prepare() looked
-        # A caller's own token is left to the server to judge: no login for a request that has one.
-        if keeper.wants(request) and keeper.due():
+        if not keeper.wants(request):
+            # A caller's own token is left to the server to judge: no login, and no copy, for a request that has one.
+            self._carried = keeper.carried(request)
+            return request
+        if keeper.due():
             self._tell_refresh(keeper.prepare(deadline))
         request = with_own_headers(request)
         self._carried = keeper.stamp(request)

@@ -168,14 +168,8 @@ def read_body(response: requests.Response, *, clock: Clock, deadline: float = _E
         return response.content or b""
     try:
         content = _read_all(raw, clock, deadline)
-    except ux.ProtocolError as error:
-        raise rx.ChunkedEncodingError(error) from error
-    except ux.DecodeError as error:
-        raise rx.ContentDecodingError(error) from error
-    except ux.ReadTimeoutError as error:
-        raise rx.ConnectionError(error) from error
-    except ux.SSLError as error:
-        raise rx.SSLError(error) from error
+    except (ux.ProtocolError, ux.DecodeError, ux.ReadTimeoutError, ux.SSLError) as error:
+        raise _as_requests(error) from error
     response._content = content
     response._content_consumed = True
     return content
@@ -355,6 +349,8 @@ def _as_requests(error: Exception) -> rx.RequestException:
         return rx.ConnectionError(error)
     if isinstance(error, ux.SSLError):
         return rx.SSLError(error)
+    if isinstance(error, ux.DecodeError):
+        return rx.ContentDecodingError(error)
     return rx.ChunkedEncodingError(error)
 
 

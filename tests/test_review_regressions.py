@@ -393,8 +393,8 @@ def test_a_doubt_outlives_a_redirect(gateway: Gateway) -> None:
     session.close()
 
 
-def test_a_repeat_that_cannot_be_prepared_delivers_the_doubt(gateway: Gateway) -> None:
-    """A signer that raises before a repeat does not hide that the first send may have been executed."""
+def signs_once() -> Callable[[requests.PreparedRequest], None]:
+    """Return a signer that has no key after its first signature."""
     signed: list[int] = []
 
     def sign(request: requests.PreparedRequest) -> None:
@@ -402,9 +402,14 @@ def test_a_repeat_that_cannot_be_prepared_delivers_the_doubt(gateway: Gateway) -
         if len(signed) > 1:
             raise RuntimeError("no key")
 
+    return sign
+
+
+def test_a_repeat_that_cannot_be_prepared_delivers_the_doubt(gateway: Gateway) -> None:
+    """A signer that raises before a repeat does not hide that the first send may have been executed."""
     session = requests.Session()
     settings = ra.Settings.from_mapping({"retry": {"base": 0, "jitter": 0}, "on_error": "raise"})
-    session.mount(gateway.url, ra.ResilientAdapter(settings, signer=sign))
+    session.mount(gateway.url, ra.ResilientAdapter(settings, signer=signs_once()))
     gateway.script(Fault.reset("after"), path="/x")
     with pytest.raises(ra.OutcomeUnknownError):
         session.put(gateway.url + "/x")
@@ -413,16 +418,9 @@ def test_a_repeat_that_cannot_be_prepared_delivers_the_doubt(gateway: Gateway) -
 
 def test_a_signer_that_raises_before_a_read_is_repeated_is_heard(gateway: Gateway) -> None:
     """Where nothing is in doubt, a signer's own exception comes out as it was raised."""
-    signed: list[int] = []
-
-    def sign(request: requests.PreparedRequest) -> None:
-        signed.append(1)
-        if len(signed) > 1:
-            raise RuntimeError("no key")
-
     session = requests.Session()
     settings = ra.Settings.from_mapping({"retry": {"base": 0, "jitter": 0}})
-    session.mount(gateway.url, ra.ResilientAdapter(settings, signer=sign))
+    session.mount(gateway.url, ra.ResilientAdapter(settings, signer=signs_once()))
     gateway.script(Fault.code(-1001), path="/x")
     with pytest.raises(RuntimeError, match="no key"):
         session.get(gateway.url + "/x")
