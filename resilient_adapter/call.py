@@ -42,8 +42,9 @@ from .errors import (
 )
 from .guards.circuit import Refusal, Ticket, Transition
 from .guards.rate_limit import Waiter
-from .outgoing import Outgoing, Sender, is_replayable, parameters, timeout_parts
+from .outgoing import Outgoing, Sender, is_replayable, timeout_parts
 from .repairs.orders import Submission
+from .repairs.parameters import parameters
 from .repairs.reconcile import StillUnknownError
 from .repairs.token import Refreshed
 from .runtime import Origin
@@ -388,7 +389,7 @@ class Call:
         origin = self.origin
         if self.method in origin.exempt_methods:
             return True
-        return any(value.lower() == "true" for value in parameters(self.outgoing.base, origin.exempt_params))
+        return any(value.lower() == "true" for _, value in parameters(self.outgoing.base, origin.exempt_params))
 
     # --- repairs prepare, one send, its outcome
 
@@ -790,7 +791,8 @@ class Call:
         )
 
     def _client_order_id(self) -> str | None:
-        return next(iter(parameters(self.outgoing.base, frozenset({self.origin.settings.orders.client_id}))), None)
+        names = frozenset({self.origin.settings.orders.client_id})
+        return next((value for _, value in parameters(self.outgoing.base, names)), None)
 
     def _outcome(self) -> Outcome:
         assert self.outcome is not None  # only before the first send is there none

@@ -15,7 +15,6 @@ from urllib3.util import Timeout
 
 from . import transport
 from .clock import Clock
-from .repairs.parameters import parameters as named_parameters
 from .repairs.server_clock import parse_server_time
 from .repairs.signing import caller_signature
 from .repairs.token import Refreshed
@@ -318,8 +317,3 @@ def with_own_headers(request: PreparedRequest) -> PreparedRequest:
         headers.update(request.headers)
     copy.headers = headers
     return copy
-
-
-def parameters(request: PreparedRequest, names: frozenset[str]) -> list[str]:
-    """Return the values that a request gives to the named parameters, in its query, form or JSON body."""
-    return [value for _, value in named_parameters(request, names)]
