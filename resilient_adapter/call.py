@@ -139,6 +139,7 @@ class Call:
         "origin",
         "outcome",
         "outgoing",
+        "reached",
         "reconciled",
         "refresh_failed",
         "repaired",
@@ -196,6 +197,7 @@ class Call:
         self.discarded: list[Response] = []
         self.response: Response | None = None
         self.error: Exception | None = None
+        self.reached: Exception | None = None  # of the latest send that was on its way when it failed
         self.outcome: Outcome | None = None
 
     # --- the loop
@@ -413,6 +415,8 @@ class Call:
             if self.submission is not None:
                 self.submission.sending(self.outgoing.base)
             self.sent_at, self.reconciled = sent_at, False
+            if self.error is not None and self._outcome().executed is not Executed.NO:
+                self.reached = self.error
             self.response = self.error = None
             if not self.attempts:
                 origin.budget.first_send()
@@ -726,8 +730,12 @@ class Call:
             self._emit(EventName.GIVE_UP, detail=why)
         raises = self.origin.settings.on_error == "raise" and not self.origin.shadow and not self.lookup
         response, error = self.response, self.error
+        if self.reached is not None and outcome.executed is Executed.NO:
+            # A repeat that never left tells nothing of the send before it: "connection refused" would read as if
+            # nothing had been sent at all.
+            error = self.reached
         # The traceback holds frames, and they hold this call: left here, the exception would hold itself.
-        self.error = None
+        self.error = self.reached = None
         if response is not None:
             response.resilience = report  # type: ignore[attr-defined]
             # Digest auth sends through it: past us, were it the inner transport.

@@ -47,6 +47,18 @@ STICKY = [
 ]
 
 
+class Dying(FakeClock):
+    """Lets the server go down for good while somebody waits."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
+        self._gateway = gateway
+
+    def sleep(self, seconds: float) -> None:
+        self._gateway.down()
+        super().sleep(seconds)
+
+
 def story_of(gateway: Gateway, faults: list[Fault | None], method: str, settings: dict[str, Any]) -> Any:
     """Return the response, or the exception, that such a row of faults ends in."""
     gateway.clear()
@@ -102,17 +114,33 @@ class TestSticky:
     def test_refused_after_doubt(self) -> None:
         """A connection refused after a reset does not prove that the first send was not executed."""
         with Gateway() as gateway:
-
-            class Dying(FakeClock):
-                def sleep(self, seconds: float) -> None:
-                    gateway.down()
-                    super().sleep(seconds)
-
             gateway.script(Fault.reset())
             with pytest.raises(ra.OutcomeUnknownError) as caught:
-                connect(RAISE, clock=Dying()).post(gateway.url + "/order", headers=KEY)
+                connect(RAISE, clock=Dying(gateway)).post(gateway.url + "/order", headers=KEY)
             errors = [attempt.error for attempt in ra.resilience_of(caught.value).attempts]
             assert errors == ["reset", "refused", "refused"]
+
+    @pytest.mark.parametrize(
+        ("first", "told"),
+        [
+            (Fault.cut_body(), requests.exceptions.ChunkedEncodingError),
+            (Fault.reset(), "Connection aborted"),
+            (Fault.delay(0.6), requests.ReadTimeout),
+            # an answer was no error to tell of: the latest news is that nobody is there any more
+            (Fault.status(502), "Connection refused"),
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "PUT"])
+    def test_refused_tells_nothing(self, first: Fault, told: type[Exception] | str, method: str) -> None:
+        """Where repeats find nobody, the error of the send that was on its way is raised, not "connection refused"."""
+        with Gateway() as gateway:
+            gateway.script(first)
+            with pytest.raises(requests.RequestException) as caught:
+                connect(clock=Dying(gateway)).request(method, gateway.url + "/order", timeout=(5, 0.1))
+            assert told in str(caught.value) if isinstance(told, str) else type(caught.value) is told
+            story = ra.resilience_of(caught.value)
+            assert [attempt.error for attempt in story.attempts][1:] == ["refused", "refused"]
+            assert story.outcome_unknown is (method == "PUT")
 
     def test_interrupts_pass(self, gateway: Gateway) -> None:
         """A KeyboardInterrupt on the wire passes at once and untouched, and the next call is served."""

@@ -17,10 +17,16 @@ SETTINGS: dict[str, Any] = {
 WAY = os.environ["FOREIGN_WAY"]
 
 if WAY == "replaced":
+    from requests.adapters import HTTPAdapter as PlainAdapter
+
     from resilient_adapter import ResilientAdapter, Settings
 
     class Replacement(ResilientAdapter):
         """A ResilientAdapter that is made as an HTTPAdapter is."""
+
+        def __new__(cls, *pools: int, **options: Any) -> Any:
+            """Leave an adapter that repeats by itself what it is, as install() does."""
+            return PlainAdapter(*pools, **options) if "max_retries" in options else super().__new__(cls)
 
         def __init__(self, *pools: int, **options: Any) -> None:
             names = ("pool_connections", "pool_maxsize", "max_retries", "pool_block")

@@ -5,7 +5,8 @@ is no part of the test suite. In an environment of its own it runs the tests thr
 
 =========  ==========================================================================================
 plain      as they are
-replaced   each ``HTTPAdapter`` that a session or a test makes is a ResilientAdapter
+replaced   each ``HTTPAdapter`` that a session or a test makes is a ResilientAdapter; one with ``max_retries``, which
+           would repeat beneath us, stays what it is, as under ``install()``
 installed  under ``install()``
 =========  ==========================================================================================
 
@@ -35,11 +36,6 @@ NEEDS = ("pytest>=2.8.0,<10", "pytest-httpbin==2.1.0", "httpbin~=0.10.0", "trust
 _POOLS = "TestPreparingURLs::test_different_connection_pool_for_"
 #: What is meant to be otherwise, by way and test.
 CONTRARY = {
-    # Its server takes one request and is gone. A GET whose answer broke off is repeated, and finds nobody.
-    ("replaced", "test_lowlevel::test_chunked_encoding_error"),
-    ("installed", "test_lowlevel::test_chunked_encoding_error"),
-    # It makes an adapter with max_retries, which a ResilientAdapter refuses; install() leaves that one alone.
-    ("replaced", "test_requests::test_urllib3_retries"),
     # They count a session's own connections. Under install() all sessions draw from one pool: that is what it is for.
     *(("installed", _POOLS + name) for name in (
         "tls_settings_verify_True", "tls_settings_verify_bundle_expired_cert",
