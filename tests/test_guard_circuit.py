@@ -6,9 +6,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -98,6 +101,130 @@ def test_the_share_is_that_of_the_window(clock: FakeClock, pause: float, state: 
     clock.advance(pause)
     call(circuit, F)
     assert circuit.state == state
+
+
+def fail_in_part(circuit: Circuit, calls: int, failures: int) -> None:
+    """Make calls of which some fail, at most every other one, evenly spread and not the last one."""
+    for n in range(calls):
+        call(circuit, F if n * failures % calls < failures else S)
+
+
+def row_that_opens(circuit: Circuit) -> int:
+    """Fail until the circuit opens, and return how often."""
+    row = 1
+    while call(circuit, F) is None:
+        row += 1
+    return row
+
+
+class TestFailingInPart:
+    """A row of failures is no news of a server that is known to fail in part, unless chance does not explain it."""
+
+    @pytest.mark.parametrize(
+        ("calls", "failures", "settings", "row"),
+        [
+            (0, 0, {}, 5),
+            (1000, 0, {}, 5),  # as pybreaker has it, however many calls there were
+            (1000, 1, {}, 5),
+            (1000, 20, {}, 5),
+            (19, 6, {}, 5),  # too few calls to know a rate from
+            (20, 1, {}, 5),
+            (20, 3, {}, 6),
+            (20, 6, {}, 9),
+            (300, 90, {}, 11),
+            (10_000, 3_000, {}, 14),
+            (300, 135, {}, 16),
+            (20, 6, {"fail_max": 8}, 9),
+            (20, 6, {"fail_max": 12}, 12),  # never fewer than fail_max
+            (20, 6, {"min_calls": 21}, 5),
+            (300, 135, {"failure_rate": 0.3}, 11),  # a rate beyond failure_rate is taken for that
+        ],
+    )
+    def test_the_row_that_opens(
+        self, clock: FakeClock, calls: int, failures: int, settings: dict[str, Any], row: int
+    ) -> None:
+        """It is fail_max, or where a rate of failures is known, so long that chance would hardly make one."""
+        circuit = make(clock, **{"failure_rate": 1.0, **settings})
+        circuit._too_many_failed = lambda: False  # type: ignore[method-assign]
+        fail_in_part(circuit, calls, failures)
+        assert row_that_opens(circuit) == row
+
+    @pytest.mark.parametrize(
+        ("pause", "healthy", "row"),
+        [
+            (0.0, 0, 11),
+            (0.0, 200, 8),  # in the same second: the rate is lower, and known from more calls
+            (1.0, 200, 5),  # what was before the latest calls is no news any more
+            (10.0, 0, 11),  # the latest calls, however long ago
+            (30.0, 0, 5),  # but no longer ago than the window reaches
+        ],
+    )
+    def test_the_rate_is_that_of_the_latest_calls(self, clock: FakeClock, pause: float, healthy: int, row: int) -> None:
+        """A server that has come to itself, or has not been heard of for a while, is given no more credit."""
+        circuit = make(clock)
+        fail_in_part(circuit, 300, 90)
+        clock.advance(pause)
+        for _ in range(healthy):
+            call(circuit, S)
+        assert row_that_opens(circuit) == row
+
+    def test_a_slow_row(self, clock: FakeClock) -> None:
+        """A row that outlasts the window is judged without what was known before it."""
+        circuit = make(clock)
+        fail_in_part(circuit, 300, 90)
+        for row in range(1, 5):
+            clock.advance(10.0)
+            assert call(circuit, F) is None, row
+        assert call(circuit, F) is not None
+
+    def test_a_clean_slate_has_no_rate(self, clock: FakeClock) -> None:
+        """What failed before the circuit opened does not lengthen the row after it closed."""
+        circuit = make(clock)
+        fail_in_part(circuit, 300, 90)
+        clock.advance(trip(circuit))
+        call(circuit, S)
+        assert row_that_opens(circuit) == 5
+
+    @given(st.integers(20, 3000), st.floats(0.0, 0.49), st.integers(1, 8))
+    @limits(max_examples=30)
+    def test_the_longer_row_is_the_shortest_that_chance_does_not_explain(
+        self, calls: int, rate: float, fail_max: int
+    ) -> None:
+        """At most a thousandth of such a row is to be expected of the calls before it, and of a shorter one more."""
+        circuit = make(FakeClock(), fail_max=fail_max, failure_rate=1.0)
+        failures = int(calls * rate)
+        for _ in range(failures):
+            circuit._failures.add()
+        for _ in range(calls - failures):
+            circuit._successes.add()
+        row = row_that_opens(circuit)
+        assert row >= fail_max
+        assert calls * (failures / calls) ** row < 1e-3
+        assert row == fail_max or calls * (failures / calls) ** (row - 1) >= 1e-3
+
+    @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3, 0.4])
+    def test_chance_alone_hardly_opens_it(self, clock: FakeClock, rate: float) -> None:
+        """Of 20 circuits that see 1000 calls fail by chance at a rate that they know, next to none opens."""
+        opened = 0
+        for seed in range(20):
+            chance = Random(seed)
+            circuit = make(clock)
+            fail_in_part(circuit, 200, round(200 * rate))
+            for _ in range(1000):
+                if call(circuit, F if chance.random() < rate else S) is not None:
+                    opened += 1
+                    break
+        assert opened <= 1
+
+    @given(st.floats(0.05, 0.45), st.integers(0, 100))
+    @limits(max_examples=30)
+    def test_an_outage_is_noticed_all_the_same(self, rate: float, seed: int) -> None:
+        """Whatever a server's failures were before, a couple of dozen in a row open the circuit."""
+        circuit, chance = make(FakeClock()), Random(seed)
+        for _ in range(300):
+            if call(circuit, F if chance.random() < rate else S) is not None:
+                return
+        assert row_that_opens(circuit) <= 20
 
 
 def test_opening_is_reported_once_with_its_wait(clock: FakeClock) -> None:
@@ -269,7 +396,7 @@ def test_days_of_failed_probes_do_not_overflow(clock: FakeClock) -> None:
     """The growth is capped before a power of the factor leaves the range of a float."""
     circuit = make(clock)
     trip(circuit)
-    for _ in range(2000):
+    for _ in range(1000):
         clock.advance(30.0)
         call(circuit, F)
     assert circuit.admit(LEASE) == Refusal(30.0)

@@ -49,6 +49,31 @@ def test_the_total_is_exact_but_for_one_bucket(gaps: list[float]) -> None:
         assert sure <= window.total() <= possible
 
 
+@given(st.lists(st.integers(0, 40).map(lambda quarters: quarters / 4), min_size=1, max_size=60), st.integers(1, 7))
+def test_pieces_of_two_windows_are_the_same(gaps: list[float], buckets: int) -> None:
+    """The latest pieces begin at a multiple of their width, in every window, whenever its first event was."""
+    clock = FakeClock()
+    window = Window(SPAN, clock, BUCKETS)
+    times = []
+    for gap in gaps:
+        clock.advance(gap)
+        window.add()
+        times.append(clock.monotonic())
+    since = (times[-1] // WIDTH - buckets + 1) * WIDTH
+    assert window.total(buckets) == min(sum(time >= since for time in times), window.total())
+
+
+def test_a_bucket_ends_after_it_has_begun() -> None:
+    """Where a multiple of the width is rounded down to now, the bucket is the next one, not one for each event."""
+    width, clock = 0.1, FakeClock()
+    for n in range(1, 5000):
+        window = Window(width * BUCKETS, clock, BUCKETS)
+        clock._monotonic = n * width
+        window.add()
+        window.add()
+        assert window.total() == 2 and not window._past
+
+
 def test_memory_is_bounded(clock: FakeClock) -> None:
     """However long it counts, no more buckets are kept than the span has."""
     window = Window(SPAN, clock, BUCKETS)

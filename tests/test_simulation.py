@@ -124,6 +124,16 @@ class TestLaws:
         assert one.arrived == 5 + 2  # probes after 2 and 4 more seconds, and no sooner than a call comes
         assert one.arrived < four.arrived <= 4 * (one.arrived + 1)
 
+    @pytest.mark.parametrize("answer", [-1008, 500])
+    def test_a_partial_failure_opens_no_circuit(self, answer: int) -> None:
+        """Where three in ten requests fail by chance, all that the budget allows is repeated, and nothing refused."""
+        scenario = Scenario(clients=200, rate=1.0, outage=30.0, answer=answer, partial=0.3)
+        ours = simulate(scenario, contender("these settings, 1", scenario))
+        bare = simulate(scenario, contender("no retries", scenario))
+        assert 1.2 < ours.sends_per_call <= 1.251  # 0.2 repeats a call, and 10 per second beside
+        # Seven in ten of the repeats save a call.
+        assert bare.failures - ours.failures == pytest.approx(0.7 * (ours.sends_per_call - 1) * ours.due, rel=0.1)
+
     def test_settings_are_simulated_in_force(self) -> None:
         """A mode that does nothing is not what one wants to see simulated."""
         off = Settings.from_mapping({"mode": "off"})

@@ -32,6 +32,11 @@ _BUCKETS = 30  # a second each with the default window
 # How soon to ask again while somebody else's probe is on its way: its answer may come at any moment.
 _PROBE_POLL = 0.1
 
+# How many rows of failures as long as one at hand may be expected by chance for it to be news. A circuit that opens by
+# chance refuses some seconds' calls, so a thousandth costs well below 1 % of the calls; and it lengthens a row by no
+# more than it has to: by three failures for each factor of a thousand at a rate of 0.1, by ten at 0.5.
+_BY_CHANCE = 1e-3
+
 _JITTER = 0.1  # share of the wait that may come on top, so that a fleet's probes do not align
 
 
@@ -79,6 +84,14 @@ class _FailedError(Exception):
 
 class Circuit:
     """One circuit. Thread-safe; no lock is held beyond its own bookkeeping, and none while closed and healthy.
+
+    ``fail_max`` failures in a row open it, as pybreaker means it, unless the server was failing in part before them:
+    of 200 calls per second that fail with a chance of 0.3, five in a row fail every few seconds. Of n calls that fail
+    with the chance p, at most ``n * p**r`` rows of r failures or more are to be expected (Feller, *An Introduction to
+    Probability Theory and Its Applications*, vol. 1, XIII.7). Where that is a thousandth or more, the row goes on.
+    n and p are those of the latest ``min_calls`` calls or more in the window before the row; with fewer, or without a
+    failure among them, ``fail_max`` it is. p is taken to be at most ``failure_rate``: what fails more often than that
+    is to open. So 9 failures in a row are needed after 20 calls of which 6 failed, 11 after 300 of which 90 failed.
 
     Arguments:
         name: what it guards, for events.
@@ -220,10 +233,13 @@ class Circuit:
         # Emptied first, and put back if the circuit stays closed: whatever interrupts in between, nobody
         # passes unlooked-at through a circuit that has opened.
         self._closed = None
-        _tell(breaker, health)
         if health is Health.SUCCESS:
+            _tell(breaker, health)
             self._successes.add()
         else:
+            row = 1 + breaker.fail_counter
+            breaker.fail_max = row + 1 if self._comes_by_chance(row) else self._settings.fail_max
+            _tell(breaker, health)
             self._failures.add()
             if self.state == CLOSED and self._too_many_failed():
                 breaker.open()
@@ -250,6 +266,22 @@ class Circuit:
         self._failures.clear()
         self._closed = Ticket()
         return Transition(HALF_OPEN, CLOSED)
+
+    def _comes_by_chance(self, row: int) -> bool:
+        """Whether so many failures in a row are to be expected of a server that fails as this one did before them."""
+        settings = self._settings
+        if row < settings.fail_max:
+            return False
+        buckets = 1
+        while True:
+            # The row's last failure is not counted yet, and those that left the window are not counted any more.
+            failures = max(self._failures.total(buckets) - (row - 1), 0)
+            calls = failures + self._successes.total(buckets)
+            if calls >= settings.min_calls:
+                return calls * min(failures / calls, settings.failure_rate) ** row >= _BY_CHANCE
+            if buckets > _BUCKETS:
+                return False
+            buckets *= 2
 
     def _too_many_failed(self) -> bool:
         failures = self._failures.total()

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class Window:
     """How many events there were in the last ``span`` seconds.
 
-    A bucket begins with the first event after the one before it has ended, so an event is counted for
-    ``span`` seconds, or up to one bucket's width (``span / buckets``) less. At most ``buckets + 1`` pairs of
-    numbers are kept, and none before something happens.
+    A bucket begins with its first event and ends at a multiple of its width (``span / buckets``), whichever window
+    it is of: two of one span can be compared piece by piece. An event is counted for ``span`` seconds, or up to one
+    bucket's width less. At most ``buckets + 1`` pairs of numbers are kept, and none before something happens.
 
     Arguments:
         span: seconds that are looked back.
@@ -22,14 +22,14 @@ class Window:
         buckets: into how many pieces the span is cut.
     """
 
-    __slots__ = ("_count", "_end", "_lock", "_now", "_past", "_span", "_width")
+    __slots__ = ("_begin", "_count", "_end", "_lock", "_now", "_past", "_span", "_width")
 
     def __init__(self, span: float, clock: Clock, buckets: int) -> None:
         self._span = span
         self._width = span / buckets
         self._now = clock.monotonic
         self._count = 0
-        self._end = float("-inf")  # of the bucket being filled
+        self._begin = self._end = float("-inf")  # of the bucket being filled
         self._past: list[tuple[float, int]] = []  # the buckets before it: begin, count
         self._lock = threading.Lock()
 
@@ -44,10 +44,16 @@ class Window:
             self._turn()
         self._count += 1
 
-    def total(self) -> int:
-        """Return the number of events in the window."""
+    def total(self, buckets: int | None = None) -> int:
+        """Return the number of events in the window.
+
+        Arguments:
+            buckets: look at so many of the latest pieces only, that of this moment among them.
+        """
         with self._lock:
-            return sum(count for _, count in self._alive(self._now()))
+            now = self._now()
+            since = float("-inf") if buckets is None else (now // self._width - buckets + 1) * self._width
+            return sum(count for begin, count in self._alive(now) if begin >= since)
 
     def rate(self) -> float:
         """Return events per second since the first one in the window; at least one bucket's width is looked at."""
@@ -63,7 +69,7 @@ class Window:
         with self._lock:
             self._past = []
             self._count = 0
-            self._end = float("-inf")
+            self._begin = self._end = float("-inf")
 
     def reset_after_fork(self) -> None:
         """Replace the lock: a thread that does not exist in this process may have held it."""
@@ -76,9 +82,12 @@ class Window:
                 return
             self._past = self._alive(now)
             self._count = 0
-            self._end = now + self._width
+            self._begin = now
+            self._end = (now // self._width + 1) * self._width
+            if self._end <= now:  # by rounding: then this is the first moment of the next one
+                self._end += self._width
 
     def _alive(self, now: float) -> list[tuple[float, int]]:
         horizon = now - self._span
-        buckets = [*self._past, (self._end - self._width, self._count)]
+        buckets = [*self._past, (self._begin, self._count)]
         return [bucket for bucket in buckets if bucket[0] > horizon and bucket[1]]
