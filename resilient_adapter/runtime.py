@@ -7,13 +7,14 @@ with equal settings and the same token source, signer, reconciler and clock ther
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import random
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest
@@ -33,6 +34,11 @@ from .repairs.server_clock import ServerClock
 from .repairs.token import Token, TokenKeeper
 from .repairs.token_source import source_from_settings
 from .settings.schema import Settings
+from .telemetry import log
+
+if TYPE_CHECKING:
+    from .repairs.shared_token import Cipher, SharedToken
+    from .state.store import Store
 
 #: Bounds of what is shared: a day of calls to ever new hosts and paths must not grow without end.
 MAX_RUNTIMES = 64
@@ -64,6 +70,7 @@ class Origin:
         "_lock",
         "_order_rules",
         "_orders",
+        "_store",
         "budget",
         "deadline",
         "exempt_methods",
@@ -90,11 +97,13 @@ class Origin:
         clock: Clock,
         credentials: Credentials,
         orders: Orders,
+        store: Store | None,
         *,
         plain: bool,
     ) -> None:
         self.name = name
         self.settings = settings
+        self._clock = clock
         self.plain = plain or settings.mode == "off"
         self.shadow = settings.mode == "shadow"
         self.token = credentials.token_for(name)
@@ -110,12 +119,12 @@ class Origin:
         self.idempotency_headers = tuple(settings.retry.idempotency_headers)
         self.exempt_methods = frozenset(settings.circuit.exempt.methods)
         self.exempt_params = frozenset(settings.circuit.exempt.params)
-        self.rate_limit = RateLimit(settings.rate_limit, clock)
-        self.budget = RetryBudget(settings.retry, clock)
-        self._clock = clock
+        # What watches only, or does nothing at all, tells nobody and is told nothing.
+        self._store = store if settings.mode == "enforce" and not plain else None
+        self.rate_limit, self.budget = self._limits()
         self._lock = threading.Lock()
         # One circuit for the origin, or one for each path of it.
-        self._circuit = Circuit(name, settings.circuit, clock, random.random)
+        self._circuit = self._new_circuit(name)
         self._circuits: OrderedDict[str, Circuit] | None = (
             OrderedDict() if settings.circuit.scope == "endpoint" else None
         )
@@ -136,12 +145,32 @@ class Origin:
         with self._lock:
             circuit = self._circuits.get(path)
             if circuit is None:
-                circuit = Circuit(self.name + path, self.settings.circuit, self._clock, random.random)
+                circuit = self._new_circuit(self.name + path)
                 self._circuits[path] = circuit
                 _bound(self._circuits, MAX_CIRCUITS, lambda one: one.state != "closed")
             else:
                 self._circuits.move_to_end(path)
         return circuit
+
+    def _new_circuit(self, name: str) -> Circuit:
+        if self._store is None:
+            return Circuit(name, self.settings.circuit, self._clock, random.random)
+        from .guards.shared_circuit import SharedCircuit
+
+        # A path may hold what is nobody's business (a listen key, say), and names of records can be read by many.
+        path = name[len(self.name) :]
+        key = f"circuit:{self.name}" + (f"#{_digest(path)}" if path else "")
+        return SharedCircuit(name, self.settings.circuit, self._clock, random.random, store=self._store, key=key)
+
+    def _limits(self) -> tuple[RateLimit, RetryBudget]:
+        rate_limit, retry, clock = self.settings.rate_limit, self.settings.retry, self._clock
+        if self._store is None:
+            return RateLimit(rate_limit, clock), RetryBudget(retry, clock)
+        from .guards.shared_rate_limit import SharedRateLimit
+        from .guards.shared_retry_budget import SharedRetryBudget
+
+        where: Any = {"store": self._store, "name": self.name}
+        return SharedRateLimit(rate_limit, clock, **where), SharedRetryBudget(retry, clock, **where)
 
     def busy(self) -> bool:
         """Return whether there is something here that must not be forgotten to make room."""
@@ -185,9 +214,11 @@ class Runtime:
 
     Attributes:
         orders: the orders in doubt, and their journals.
+        store: what is shared with other processes, or None.
 
     Raises:
-        SettingsError: a token source or a signer with no origin known to send its secrets to; ``shared.url``.
+        SettingsError: a token source or a signer with no origin known to send its secrets to; a ``shared.url`` for
+            which a package is missing.
     """
 
     def __init__(
@@ -198,10 +229,6 @@ class Runtime:
         signer: Signer | None,
         clock: Clock,
     ) -> None:
-        if settings.shared.url is not None:
-            # Refused rather than passed over: processes that believe they share a circuit or a refresh, and do not,
-            # are worse off than those that know.
-            raise SettingsError("shared.url: this version cannot share its state between processes yet; leave it out")
         self.settings = settings
         self._clock = clock
         self._lock = threading.Lock()
@@ -209,7 +236,8 @@ class Runtime:
         self._spellings: dict[str, Origin] = {}
         self._own = frozenset(settings.origins)
         self._given = (token_source, signer)
-        self._credentials = Credentials(settings, token_source, signer, clock)
+        self.store = shared_store(settings, clock)
+        self._credentials = Credentials(settings, token_source, signer, clock, store=self.store)
         self.orders = Orders(clock)
 
     def origin(self, url: str) -> Origin:
@@ -240,9 +268,9 @@ class Runtime:
         settings = self.settings.for_origin(name)
         credentials = self._credentials
         if (settings.token, settings.signing) != (self.settings.token, self.settings.signing):
-            credentials = Credentials(settings, *self._given, self._clock, only=name)
+            credentials = Credentials(settings, *self._given, self._clock, only=name, store=self.store)
         plain = bool(self._own) and name not in self._own
-        return Origin(name, settings, self._clock, credentials, self.orders, plain=plain)
+        return Origin(name, settings, self._clock, credentials, self.orders, self.store, plain=plain)
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
@@ -283,6 +311,7 @@ class Credentials:
         signer: signs requests; None for that of the settings, if any.
         clock: the clock that everything goes by.
         only: the one origin that these settings are a section for; None: all that they name.
+        store: what is shared with other processes, or None.
 
     Raises:
         SettingsError: no origin is known to send a secret to.
@@ -296,6 +325,7 @@ class Credentials:
         clock: Clock,
         *,
         only: str | None = None,
+        store: Store | None = None,
     ) -> None:
         self._token = self._signer = self._server_clock = None
         self._token_origins: Set[str] = frozenset()
@@ -303,7 +333,7 @@ class Credentials:
         source = source_from_settings(settings) if token_source is None else token_source
         if source is not None:
             self._token_origins = {only} if only is not None else frozenset(settings.token_origins)
-            self._token = _keeper(settings, source, clock)
+            self._token = _keeper(settings, source, clock, store, self._token_origins)
             if not self._token_origins:
                 raise SettingsError(
                     "token_source (argument): no origin is known to send the token to; "
@@ -334,7 +364,13 @@ class Credentials:
         return None, None
 
 
-def _keeper(settings: Settings, source: Callable[[], str | Token], clock: Clock) -> TokenKeeper:
+def _keeper(
+    settings: Settings,
+    source: Callable[[], str | Token],
+    clock: Clock,
+    store: Store | None,
+    origins: Set[str],
+) -> TokenKeeper:
     token, retry = settings.token, settings.retry
     return TokenKeeper(
         source,
@@ -345,7 +381,29 @@ def _keeper(settings: Settings, source: Callable[[], str | Token], clock: Clock)
         random=random.random,
         wait=(retry.base, retry.factor, retry.jitter, retry.max_wait),
         login_url=token.url,
+        shared=None if store is None or settings.mode != "enforce" else _shared_token(settings, store, clock, origins),
     )
+
+
+def _shared_token(
+    settings: Settings, store: Store, clock: Clock, origins: Set[str]
+) -> Callable[[Callable[[Token], object]], SharedToken]:
+    """Return what connects a keeper to the record of its token, when it first needs one."""
+    from .repairs.shared_token import SharedToken, fernet
+
+    shared, token = settings.shared, settings.token
+    cipher: Cipher | None = None
+    if shared.tokens and shared.token_key is not None:
+        cipher = fernet(shared.token_key)
+    # Where the token comes from and where it goes tells one from another in a namespace; of a URL no more than its
+    # origin and path, for the rest may be secret.
+    came_from = token.source or ((token.url or "").partition("?")[0].rpartition("@")[2])
+    key = f"token:{_digest(came_from, token.header, *sorted(origins))}"
+    return lambda heard: SharedToken(store, key, cipher, clock, heard)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _signer_from_settings(settings: Settings) -> Any:
@@ -371,9 +429,34 @@ class _Shared:
         self.lock = threading.Lock()
         self.runtimes: OrderedDict[tuple[Hashable, ...], Runtime] = OrderedDict()
         self.alive: weakref.WeakSet[Runtime] = weakref.WeakSet()
+        self.stores: dict[tuple[Hashable, ...], Store] = {}
 
 
 _shared = _Shared()
+
+
+def shared_store(settings: Settings, clock: Clock) -> Store | None:
+    """Return the store that ``shared.url`` names, one for all that name it; None where nothing is shared.
+
+    Raises:
+        SettingsError: a package that it needs is missing.
+    """
+    shared = settings.shared
+    if shared.url is None or settings.mode == "off":
+        return None
+    from .state.opening import open_backend
+    from .state.store import Store
+
+    key = (shared.url, shared.namespace, _hashable(clock))
+    store = _shared.stores.get(key)
+    if store is None:
+        backend = open_backend(shared.url, shared.namespace)
+        store = _shared.stores[key] = Store(backend, clock, _warn_of_store)
+    return store
+
+
+def _warn_of_store(text: str) -> None:
+    log.write("warning", "shared_store", {"detail": text})
 
 
 class _Same:
@@ -423,6 +506,8 @@ def shared_runtime(
 
 def _reset_after_fork() -> None:
     _shared.lock = threading.Lock()
+    for store in _shared.stores.values():
+        store.reset_after_fork()
     for runtime in list(_shared.alive):
         runtime.reset_after_fork()
 

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Mapping[str, Command]] = {
         "explain": Command("explain", "say what a code means, and what the adapter does about it"),
         "codes": Command("explain", "list the codes that the API answers with"),
         "settings": Command("settings_command", "show each setting in effect and where it came from"),
+        "state": Command("state", "show what processes share: circuits, cooldowns, pacing and tokens"),
         "orders": Command("orders", "list the orders of a journal, and those that are still unknown"),
     },
     "Try it out": {

@@ -18,10 +18,11 @@ from .window import Window
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pybreaker import CircuitBreaker, CircuitMemoryStorage
+    from pybreaker import CircuitBreaker
 
     from ..clock import Clock
     from ..settings.schema import CircuitSettings
+    from .circuit_storage import Storage
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
 
@@ -30,7 +31,7 @@ _FROM_PYBREAKER = {"closed": CLOSED, "open": OPEN, "half-open": HALF_OPEN}
 _BUCKETS = 30  # a second each with the default window
 
 # How soon to ask again while somebody else's probe is on its way: its answer may come at any moment.
-_PROBE_POLL = 0.1
+PROBE_POLL = 0.1
 
 # How many rows of failures as long as one at hand may be expected by chance for it to be news. A circuit that opens by
 # chance refuses some seconds' calls, so a thousandth costs well below 1 % of the calls; and it lengthens a row by no
@@ -109,7 +110,7 @@ class Circuit:
         self._random = random
         self._lock = threading.Lock()
         self._breaker: CircuitBreaker | None = None
-        self._storage: CircuitMemoryStorage | None = None
+        self._storage: Storage | None = None
         self._closed: Ticket | None = Ticket()  # None: anything but plainly closed, look under the lock
         self._streak = False  # whether pybreaker counts failures that a success would end
         self._successes = Window(settings.window, clock, _BUCKETS)
@@ -204,7 +205,7 @@ class Circuit:
         if self.state == OPEN:
             left = self._open_until - self._now()
         elif self._probe is not None:
-            left = min(self._lease_end - self._now(), _PROBE_POLL)
+            left = min(self._lease_end - self._now(), PROBE_POLL)
         else:
             return None
         return Refusal(left) if left > 0 else None
@@ -260,12 +261,17 @@ class Circuit:
             return self._opened(HALF_OPEN, retry_after)
         if self.state == HALF_OPEN:  # success_threshold asks for more
             return None
+        self._start_afresh()
+        return Transition(HALF_OPEN, CLOSED)
+
+    def _start_afresh(self) -> None:
+        """Be closed, and remember nothing of what opened it."""
         self._reset_timeout = self._settings.reset_timeout
         self._streak = False
         self._successes.clear()
         self._failures.clear()
+        self._probe = None
         self._closed = Ticket()
-        return Transition(HALF_OPEN, CLOSED)
 
     def _comes_by_chance(self, row: int) -> bool:
         """Whether so many failures in a row are to be expected of a server that fails as this one did before them."""
@@ -295,16 +301,16 @@ class Circuit:
         return Transition(old, OPEN, wait)
 
     def _load(self) -> CircuitBreaker:
-        # Not before something fails: the import costs 23 ms, and 127 where redis is installed.
-        import pybreaker
+        # Not before something fails: the import of pybreaker costs 23 ms, and 127 where redis is installed.
+        from .circuit_storage import Storage
 
         with self._lock:
             if self._breaker is None:
-                self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+                self._storage = Storage()
                 self._breaker = self._on_storage(self._storage)
             return self._breaker
 
-    def _on_storage(self, storage: CircuitMemoryStorage) -> CircuitBreaker:
+    def _on_storage(self, storage: Storage) -> CircuitBreaker:
         import pybreaker
 
         return pybreaker.CircuitBreaker(

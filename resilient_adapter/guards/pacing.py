@@ -6,7 +6,7 @@ Neither locks nor reads a clock: :class:`~resilient_adapter.guards.rate_limit.Ra
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..core.rates import Rate
@@ -20,21 +20,51 @@ _MARGIN = 0.01
 _MAX_MARGIN = 0.05
 
 
+class Slots(Protocol):
+    """What the line takes its slots from."""
+
+    def free_at(self, n: int, start: float) -> float:
+        """Return when the n-th next slot (from 0) is free, if from ``start`` on each is taken as soon as it is."""
+        ...
+
+    def take(self, now: float) -> None:
+        """Take the next slot, at a time when it is free and that is no earlier than the one before."""
+        ...
+
+    def give_back(self) -> None:
+        """Undo the latest :meth:`take`."""
+        ...
+
+
 class SlidingWindow:
     """At most ``rate.limit`` slots in any ``rate.period`` seconds, wherever one lays them.
 
     Kept are the times at which slots were taken. Of a limit beyond 1024, neighbours share one time, their latest:
     a limit of a million takes no more memory, and gives away less than 0.2 % of itself.
+
+    Arguments:
+        rate: the limit and the period.
+        stamps: how many times are kept at most.
+        saved: what :meth:`saved` of an equal window has returned.
     """
 
     __slots__ = ("_filled", "_per_stamp", "_period", "_stamps", "_stamps_max")
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate, *, stamps: int = _MAX_STAMPS, saved: list[float] | None = None) -> None:
         self._period = rate.period + min(rate.period * _MARGIN, _MAX_MARGIN)
-        self._per_stamp = -(-rate.limit // _MAX_STAMPS)
+        self._per_stamp = -(-rate.limit // stamps)
         self._stamps_max = rate.limit // self._per_stamp
-        self._stamps: deque[float] = deque(maxlen=self._stamps_max)
-        self._filled = self._per_stamp  # slots taken under the newest stamp
+        self._stamps: deque[float] = deque(saved[1:] if saved else (), maxlen=self._stamps_max)
+        self._filled = int(saved[0]) if saved else self._per_stamp  # slots taken under the newest stamp
+
+    def used(self, now: float) -> int:
+        """Return how many slots are taken at a time."""
+        late = sum(stamp > now - self._period for stamp in self._stamps)
+        return max(0, late * self._per_stamp - (self._per_stamp - self._filled))
+
+    def saved(self) -> list[float]:
+        """Return the slots taken, as numbers."""
+        return [self._filled, *self._stamps]
 
     def free_at(self, n: int, start: float) -> float:
         """Return when the n-th next slot (from 0) is free, if from ``start`` on each is taken as soon as it is."""
@@ -47,7 +77,7 @@ class SlidingWindow:
         return free + rounds * self._period
 
     def take(self, now: float) -> None:
-        """Take the next slot. The caller has made sure that it is free."""
+        """Take the next slot, at a time when it is free and that is no earlier than the one before."""
         if self._filled < self._per_stamp:
             self._stamps[-1] = now
             self._filled += 1

@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from .pacing import Cubic, SlidingWindow
+from .pacing import Cubic, SlidingWindow, Slots
 from .window import Window
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class RateLimit:
         self._lock = threading.Lock()
         self._sends = Window(_MEASURED_OVER, clock, _BUCKETS)
         self.sent: Callable[[], None] = self._sends.add
-        self._windows = [SlidingWindow(rate) for rate in settings.rates]
+        self._windows: list[Slots] = [SlidingWindow(rate) for rate in settings.rates]
         self._lanes = _lanes()
         self._number = 0
         self._latest: Waiter | None = None  # who took the latest slot
@@ -131,6 +131,13 @@ class RateLimit:
             self._spaced_until = max(self._spaced_until, self._resumed_at)
             self._settle(now)
             return max(0.0, self._closed_until - now)
+
+    def open(self) -> None:
+        """End a cooldown before its time; those who wait go one after the other."""
+        with self._lock:
+            now = self._now()
+            self._closed_until = min(self._closed_until, now)
+            self._settle(now)
 
     def remaining(self) -> float:
         """Return seconds of cooldown that are left, 0.0 where there is none."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..clock import Clock
     from ..settings.schema import RetrySettings
 
-_SPAN = 10.0  # seconds
+SPAN = 10.0  # seconds
 _BUCKETS = 10
 _ROUNDING = 1e-9  # a share of 0.29 of 100 is 29, whatever floats say
 
@@ -35,10 +35,10 @@ class RetryBudget:
 
     def __init__(self, settings: RetrySettings, clock: Clock) -> None:
         self._share = settings.budget
-        self._floor = settings.budget_floor * _SPAN
+        self._floor = settings.budget_floor * SPAN
         self._lock = threading.Lock()
-        self._firsts = Window(_SPAN, clock, _BUCKETS)
-        self._repeats = Window(_SPAN, clock, _BUCKETS)
+        self._firsts = Window(SPAN, clock, _BUCKETS)
+        self._repeats = Window(SPAN, clock, _BUCKETS)
         self.first_send: Callable[[], None] = self._firsts.add
 
     def available(self) -> bool:

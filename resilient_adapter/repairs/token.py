@@ -9,12 +9,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from requests import PreparedRequest
 
 from ..clock import Clock
 from ..core.backoff import backoff
 from ..errors import without_frames
+
+if TYPE_CHECKING:
+    from .shared_token import SharedToken
 
 #: How many tokens that were refused are remembered, to tell a request that merely carries an older one.
 _STALE_KEPT = 16
@@ -75,6 +79,9 @@ class Refreshed(str, Enum):
     HELD_BACK = "held_back"  # a refresh failed a moment ago, or takes too long: the source is not asked again yet
 
 
+Shared = Callable[[Callable[["Token"], object]], "SharedToken"]
+
+
 class TokenKeeper:
     """Holds the token of one source, and refreshes it single-flight: one thread asks the source, the others wait.
 
@@ -89,6 +96,8 @@ class TokenKeeper:
         random: uniform random numbers in [0, 1), for the backoff's jitter.
         wait: the backoff recipe after a failed refresh: base, factor, jitter and max_wait, in seconds.
         login_url: where the source logs in, where that is known: a request to it is given no token.
+        shared: called when a token is first needed, with what is to be told of other processes' tokens; returns what
+            fetches one for all of them. None: this process fetches its own.
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class TokenKeeper:
         random: Callable[[], float],
         wait: tuple[float, float, float, float],
         login_url: str | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._source = source
         self.header = header
@@ -111,6 +121,8 @@ class TokenKeeper:
         self._random = random
         self._wait = wait
         self._login_url = login_url
+        self._share = shared
+        self._shared: SharedToken | None = None
         self._token: Token | None = None
         self._due = 0.0  # epoch seconds from which the token is refreshed ahead of time
         self._ends = float("inf")  # epoch seconds at which it is known to end
@@ -227,8 +239,15 @@ class TokenKeeper:
             self._leader = threading.get_ident()
         fresh: Token | None = None
         error: BaseException | None = None
+        asked = False
+
+        def ask() -> Token:
+            nonlocal asked
+            asked = True
+            return self._ask(refused)
+
         try:
-            fresh = self._ask(refused)
+            fresh = ask() if self._share is None else self._fetch(self._share, refused, ask, deadline)
         except Exception as caught:
             error = caught
         finally:
@@ -240,7 +259,25 @@ class TokenKeeper:
                 elif error is not None:
                     self._failed(error)
                 self._landed.notify_all()
-        return Refreshed.BY_US if fresh is not None else Refreshed.FAILED
+        if fresh is not None:
+            return Refreshed.BY_US if asked else Refreshed.BY_ANOTHER
+        return Refreshed.FAILED if error is not None else Refreshed.HELD_BACK
+
+    def _fetch(self, share: Shared, refused: str | None, ask: Callable[[], Token], deadline: float) -> Token | None:
+        if self._shared is None:
+            self._shared = share(self._hear)
+
+        def usable(token: Token) -> bool:
+            ends = float("inf") if token.expires_at is None else token.expires_at
+            return token.value != refused and token.value not in self._stale and self._clock.time() < ends
+
+        return self._shared.fetch(usable, ask, deadline)
+
+    def _hear(self, fresh: Token) -> None:
+        """Take another process's token. The one in hand may be good for a while yet, so it is not stale."""
+        with self._lock:
+            if fresh != self._token and fresh.value not in self._stale:
+                self._take(fresh, None)
 
     def _ask(self, refused: str | None) -> Token:
         answer = self._source()

@@ -1,0 +1,282 @@
+"""One circuit for many processes: a record that says since when it is open, and whose probe is on its way.
+
+A process counts failures by itself, and tells the others once they have opened its circuit. Whoever calls when a probe
+is due takes the lease on it: one process of all does, and its outcome counts only as long as the lease is its own
+(a fencing token, as in Kleppmann, "How to do distributed locking", 2016). No record: closed.
+"""
+
+from __future__ import annotations
+
+import random as _random
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..core.model import Health
+from ..state.store import Change, Record, Store, remaining
+from .circuit import CLOSED, HALF_OPEN, OPEN, PROBE_POLL, Circuit, Refusal, Ticket, Transition
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..settings.schema import CircuitSettings
+
+_KEPT = 60.0  # seconds for which an open circuit is remembered that nobody probes
+
+
+class View(NamedTuple):
+    """What a record says of an open circuit.
+
+    Attributes:
+        wait: seconds until a probe is due; 0 where it is.
+        reset_timeout: the wait that it was opened with, without jitter; what the next failed probe multiplies.
+        successes: probes in a row that have succeeded.
+        probe: whose probe is on its way, or None.
+        lease: seconds until that probe is given up.
+    """
+
+    wait: float
+    reset_timeout: float
+    successes: int
+    probe: str | None
+    lease: float
+
+
+def view(value: Any, now: float) -> View | None:
+    """Return what a record says at a time of the store's; None for closed, and for what is no record of ours."""
+    try:
+        probe = value["probe"]
+        lease = remaining(probe["until"], probe["for"], now) if probe else 0.0
+        return View(
+            remaining(value["until"], value["for"], now),
+            float(value["reset_timeout"]),
+            int(value["successes"]),
+            str(probe["id"]) if lease else None,
+            lease,
+        )
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _opened(now: float, wait: float, reset_timeout: float, successes: int = 0) -> dict[str, Any]:
+    return {
+        "until": now + wait,
+        "for": wait,
+        "reset_timeout": reset_timeout,
+        "successes": successes,
+        "probe": None,
+    }
+
+
+class CircuitRecord:
+    """What one process does to the record of a circuit. Every method asks the store, and returns what is so then.
+
+    Args:
+        record: the record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def open(self, wait: float, reset_timeout: float) -> View | None:
+        """Tell that the circuit has opened. Where it is open already, that stays as it is.
+
+        Args:
+            wait: seconds until a probe is due.
+            reset_timeout: the same without jitter.
+        """
+
+        def change(value: Any, now: float) -> Change | None:
+            if view(value, now) is not None:
+                return None
+            return Change(_opened(now, wait, reset_timeout), wait + _KEPT)
+
+        return self._update(change)
+
+    def acquire(self, probe: str, lease: float, reset_timeout: float) -> tuple[bool, View | None]:
+        """Ask for the probe's lease.
+
+        Args:
+            probe: what the probe is to be known by.
+            lease: seconds after which it is somebody else's turn.
+            reset_timeout: what is known of it here, where the record has gone.
+
+        Returns:
+            whether it is ours; and the circuit as it is.
+        """
+
+        def change(value: Any, now: float) -> Change | None:
+            known = view(value, now)
+            if known is not None and (known.wait > 0 or known.probe is not None):
+                return None
+            # A record that has ended, or that its store has lost, closes nothing: it is for a probe to do that.
+            base = _opened(now, 0.0, reset_timeout) if known is None else value
+            return Change({**base, "probe": {"id": probe, "until": now + lease, "for": lease}}, lease + _KEPT)
+
+        result = self._record.update(change)
+        return result.changed, view(result.value, result.now)
+
+    def succeeded(self, probe: str, needed: int) -> tuple[bool, View | None]:
+        """Tell that a probe has succeeded; one of ``needed`` in a row that close the circuit.
+
+        Returns:
+            whether the probe still had its lease; and the circuit as it is.
+        """
+
+        def change(value: Any, now: float) -> Change | None:
+            known = view(value, now)
+            if known is None or known.probe != probe:
+                return None
+            if known.successes + 1 >= needed:
+                return Change(None)
+            return Change(_opened(now, 0.0, known.reset_timeout, known.successes + 1), _KEPT)
+
+        result = self._record.update(change)
+        return result.changed, view(result.value, result.now)
+
+    def failed(self, probe: str, wait: float, reset_timeout: float) -> View | None:
+        """Tell that a probe has failed; arguments as for :meth:`open`. One without its lease changes nothing."""
+
+        def change(value: Any, now: float) -> Change | None:
+            known = view(value, now)
+            if known is None or known.probe != probe:
+                return None
+            return Change(_opened(now, wait, reset_timeout), wait + _KEPT)
+
+        return self._update(change)
+
+    def release(self, probe: str) -> None:
+        """Give a probe's lease back without a verdict."""
+
+        def change(value: Any, now: float) -> Change | None:
+            known = view(value, now)
+            if known is None or known.probe != probe:
+                return None
+            return Change({**value, "probe": None}, _KEPT)
+
+        self._record.update(change)
+
+    def _update(self, change: Any) -> View | None:
+        result = self._record.update(change)
+        return view(result.value, result.now)
+
+
+class SharedCircuit(Circuit):
+    """A circuit that is open in all processes, or in none.
+
+    Closed, it asks nobody. No lock is held while the store is asked.
+
+    Args:
+        name: what it guards.
+        settings: the settings group ``circuit``.
+        clock: tells when an open circuit may be probed.
+        random: for the jitter, in [0, 1).
+        store: where its record is.
+        key: the record's name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: CircuitSettings,
+        clock: Clock,
+        random: Callable[[], float] = _random.random,
+        *,
+        store: Store,
+        key: str,
+    ) -> None:
+        super().__init__(name, settings, clock, random)
+        self._probe_name = ""  # of the latest probe that this process asked for
+        self._shared = CircuitRecord(store.record(key, self._hear))
+
+    def record(self, ticket: Ticket, health: Health, *, retry_after: float | None = None) -> Transition | None:
+        if ticket.probe and health is Health.SUCCESS:
+            return self._probe_succeeded(ticket)
+        if health is Health.NEUTRAL:
+            self.release(ticket)
+            return None
+        changed = super().record(ticket, health, retry_after=retry_after)
+        if changed is None:
+            return None
+        wait = changed.retry_after or 0.0
+        if ticket.probe:
+            self._take(self._shared.failed(self._probe_name, wait, self._reset_timeout))
+        else:
+            self._take(self._shared.open(wait, self._reset_timeout))
+        return changed
+
+    def release(self, ticket: Ticket) -> None:
+        ours = ticket.probe and ticket is self._probe
+        super().release(ticket)
+        if ours:
+            self._shared.release(self._probe_name)
+
+    def reset_after_fork(self) -> None:
+        super().reset_after_fork()
+        self._probe_name = ""
+
+    def _admit(self, lease: float) -> Ticket | Refusal:
+        admitted = super()._admit(lease)
+        if isinstance(admitted, Refusal) or not admitted.probe:
+            return admitted
+        # Nobody else here comes this far until the store has answered: the place is taken.
+        self._probe_name = uuid.uuid4().hex
+        try:
+            ours, seen = self._shared.acquire(self._probe_name, lease, self._reset_timeout)
+        except BaseException:
+            super().release(admitted)  # an interrupt: no lease is left behind
+            raise
+        if ours:
+            with self._lock:
+                self._probe = admitted  # also where news of before have come in between
+            return admitted
+        super().release(admitted)
+        self._take(seen)
+        return self.refusal() or Refusal(PROBE_POLL)
+
+    def _probe_succeeded(self, ticket: Ticket) -> Transition | None:
+        if ticket is not self._probe:
+            return None
+        held, seen = self._shared.succeeded(self._probe_name, self._settings.success_threshold)
+        if not held:
+            # It took longer than its lease: another process probes, or has.
+            super().release(ticket)
+            self._take(seen)
+            return None
+        changed = super().record(ticket, Health.SUCCESS)
+        # The store's own word may have been heard sooner than its answer.
+        return changed or (Transition(HALF_OPEN, CLOSED) if self.state == CLOSED else None)
+
+    def _hear(self, value: Any, now: float) -> None:
+        seen = view(value, now)
+        if seen is not None:
+            self._take(seen)
+        elif value is None:
+            self._close()
+
+    def _close(self) -> None:
+        """Close: another process's probe has succeeded, or a person said so."""
+        with self._lock:
+            if self._breaker is not None and self.state != CLOSED:
+                self._breaker.close()
+                self._start_afresh()
+
+    def _take(self, seen: View | None) -> None:
+        """Be as the record says. Nothing is taken from one that is gone: to close is for a probe."""
+        if seen is None or (seen.probe is not None and seen.probe == self._probe_name):
+            return
+        breaker = self._breaker or self._load()
+        with self._lock:
+            assert self._storage is not None  # _load() made it
+            self._closed = None
+            self._reset_timeout = seen.reset_timeout
+            self._open_until = self._now() + seen.wait
+            if seen.wait > 0 or not (seen.probe or seen.successes):
+                self._probe = None
+                if self.state != OPEN:
+                    breaker.open()
+                return
+            if self.state != HALF_OPEN:
+                breaker.half_open()
+            self._storage.success_counter = seen.successes
+            self._probe = Ticket(probe=True) if seen.probe is not None else None
+            self._lease_end = self._now() + seen.lease

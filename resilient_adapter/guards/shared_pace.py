@@ -1,0 +1,162 @@
+"""Sliding windows for many processes: slots are reserved in one record, a few at a time, and used here.
+
+The record keeps when slots are taken, in all windows together. A process reserves what its line is short of, each
+slot with the time from which it is good. What is not used soon after that is lost, never saved up, so the sum of all
+stays within the limit. One reservation serves several calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..core.rates import Rate
+from ..state.store import Change, Record
+from .pacing import SlidingWindow
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+
+#: So many times a window's slots are divided into: neighbours share one, their latest.
+_STAMPS = 100
+#: Share of the shortest window for which a slot is good once its time has come, and the most seconds. The record takes
+#: it for used at the end of that, so this share of the limit is what sharing costs.
+_GOOD_FOR, _GOOD_FOR_MOST = 0.02, 0.25
+#: Slots are reserved for what will be sent in so many seconds, so that not every call has to ask.
+_AHEAD = 0.2
+#: Slots whose time is further away than so many seconds are left to whoever asks then; one is always taken.
+_HORIZON = 1.0
+#: How soon to ask again where nothing better is known, while somebody else asks.
+_ASK_AGAIN = 0.01
+
+
+class Wanted(NamedTuple):
+    """What a process asks for.
+
+    Attributes:
+        need: slots for those who wait.
+        rate: requests per second that were sent lately.
+    """
+
+    need: int
+    rate: float
+
+
+class Slot(NamedTuple):
+    """Leave for one request, at some time from ``begin`` to ``end``, by the local clock."""
+
+    begin: float
+    end: float
+
+
+class SharedPace:
+    """The slots that this process has in hand. Takes the place of a :class:`SlidingWindow`, for all windows at once.
+
+    All but :meth:`reserve` is called with the lock of the line held.
+
+    Args:
+        record: the record.
+        rates: the windows.
+        clock: tells the time.
+    """
+
+    def __init__(self, record: Record, rates: Sequence[Rate], clock: Clock) -> None:
+        self._record = record
+        self._rates = rates
+        self._now = clock.monotonic
+        self._period = max(rate.period for rate in rates)
+        self._good_for = min(_GOOD_FOR * min(rate.period for rate in rates), _GOOD_FOR_MOST)
+        self._slots: deque[Slot] = deque()
+        self._asking = False
+        self._ask_at = -math.inf
+
+    def wanted(self, waiting: int, rate: float, now: float) -> Wanted | None:
+        """Return what to reserve now, where anything is; whoever is told so has to call :meth:`reserve`.
+
+        Args:
+            waiting: how many stand in line.
+            rate: requests per second that were sent lately.
+            now: the time.
+        """
+        self._drop_late(now)
+        need = waiting - len(self._slots)
+        if need <= 0 or self._asking or now < self._ask_at:
+            return None
+        self._asking = True
+        return Wanted(need, rate)
+
+    def reserve(self, wanted: Wanted) -> tuple[list[Slot], float]:
+        """Ask the record for slots; not under any lock.
+
+        Returns:
+            the slots, and from when on it is worth asking again, by the local clock.
+        """
+        slots: list[float] = []
+        free = 0.0
+
+        def change(value: Any, now: float) -> Change | None:
+            nonlocal free
+            slots.clear()
+            logs = windows(self._rates, value)
+            while True:
+                free = max(log.free_at(0, now) for log in logs)
+                if not self._takes(wanted, len(slots), free - now):
+                    break
+                slots.append(free)
+                for log in logs:
+                    log.take(free + self._good_for)
+            if not slots:
+                return None
+            return Change({"windows": [log.saved() for log in logs]}, free - now + 2 * self._period)
+
+        result = self._record.update(change)
+        if not result.changed:
+            slots.clear()
+        here = self._now() - result.now
+        return [Slot(time + here, time + here + self._good_for) for time in slots], free + here
+
+    def put(self, slots: Sequence[Slot], ask_at: float) -> None:
+        """Take what :meth:`reserve` has brought."""
+        self._asking = False
+        self._slots += slots
+        self._ask_at = min(ask_at - _HORIZON, self._slots[-1].begin) if self._slots else ask_at
+
+    def free_at(self, n: int, start: float) -> float:
+        """Return when the n-th next request (from 0) may go, as far as is known."""
+        good = [slot.begin for slot in self._slots if slot.end >= start]
+        return max(start, good[n]) if n < len(good) else max(start + _ASK_AGAIN, self._ask_at)
+
+    def take(self, now: float) -> None:
+        """Use the next slot. The caller has made sure that its time has come."""
+        self._slots.popleft()
+
+    def give_back(self) -> None:
+        """A slot that was taken in vain is lost: by the next time that somebody waits, it would be late."""
+
+    def reset_after_fork(self) -> None:
+        """Leave the slots in hand to the parent."""
+        self._slots.clear()
+        self._asking = False
+
+    def _takes(self, wanted: Wanted, taken: int, wait: float) -> bool:
+        """Return whether one more slot is worth having that is good after so many seconds."""
+        if wait <= 0:
+            # Those beyond the need are lost unless somebody comes in time.
+            return taken < wanted.need + wanted.rate * self._good_for
+        if taken < wanted.need:
+            return taken == 0 or wait <= _HORIZON
+        return wait <= _AHEAD and taken < wanted.need + wanted.rate * _AHEAD
+
+    def _drop_late(self, now: float) -> None:
+        while self._slots and self._slots[0].end < now:
+            self._slots.popleft()
+
+
+def windows(rates: Sequence[Rate], value: Any) -> list[SlidingWindow]:
+    """Return the windows as a record has them; empty ones where it has none, or others than these."""
+    saved = value.get("windows") if isinstance(value, dict) else None
+    if not isinstance(saved, list) or len(saved) != len(rates):
+        saved = [None] * len(rates)  # other rates than ours, or nothing yet
+    return [SlidingWindow(rate, stamps=_STAMPS, saved=one) for rate, one in zip(rates, saved, strict=True)]
