@@ -10,10 +10,11 @@ from typing import Any
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from .call import Call, Equipment, Lookup, Recoveries
+from .call import Call, Equipment, Recoveries
 from .clock import SYSTEM_CLOCK, Clock
 from .core.report import Resilience
 from .errors import SettingsError
+from .inquiry import Lookup
 from .repairs.token import Token
 from .runtime import Signer, shared_runtime
 from .settings.schema import Settings

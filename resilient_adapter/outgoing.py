@@ -15,6 +15,7 @@ from urllib3.util import Timeout
 
 from . import transport
 from .clock import Clock
+from .repairs.parameters import parameters
 from .repairs.server_clock import parse_server_time
 from .repairs.signing import caller_signature
 from .repairs.token import Refreshed
@@ -186,6 +187,11 @@ class Outgoing:
         if own:
             return Timeout(connect=connect, read=read, total=left)
         return (left if connect is None else min(connect, left), left if read is None else min(read, left))
+
+    def client_order_id(self) -> str | None:
+        """Return the client id of the order that is sent, None where it has none."""
+        names = frozenset({self._origin.settings.orders.client_id})
+        return next((value for _, value in parameters(self.base, names)), None)
 
     # --- after every send
 
