@@ -48,14 +48,20 @@ class SlidingWindow:
         saved: what :meth:`saved` of an equal window has returned.
     """
 
-    __slots__ = ("_filled", "_per_stamp", "_period", "_stamps", "_stamps_max")
+    __slots__ = ("_filled", "_per_stamp", "_period", "_since", "_stamps", "_stamps_max")
 
     def __init__(self, rate: Rate, *, stamps: int = _MAX_STAMPS, saved: list[float] | None = None) -> None:
         self._period = rate.period + min(rate.period * _MARGIN, _MAX_MARGIN)
         self._per_stamp = -(-rate.limit // stamps)
         self._stamps_max = rate.limit // self._per_stamp
-        self._stamps: deque[float] = deque(saved[1:] if saved else (), maxlen=self._stamps_max)
-        self._filled = int(saved[0]) if saved else self._per_stamp  # slots taken under the newest stamp
+        filled, self._since, *taken = saved or [self._per_stamp, float("-inf")]
+        self._filled = int(filled)  # slots taken under the newest stamp, which are free since some time
+        self._stamps: deque[float] = deque(taken, maxlen=self._stamps_max)
+
+    @property
+    def latest(self) -> float:
+        """The time of the slot taken last; minus infinity before the first."""
+        return self._stamps[-1] if self._stamps else float("-inf")
 
     def used(self, now: float) -> int:
         """Return how many slots are taken at a time."""
@@ -64,13 +70,13 @@ class SlidingWindow:
 
     def saved(self) -> list[float]:
         """Return the slots taken, as numbers."""
-        return [self._filled, *self._stamps]
+        return [self._filled, self._since, *self._stamps]
 
     def free_at(self, n: int, start: float) -> float:
         """Return when the n-th next slot (from 0) is free, if from ``start`` on each is taken as soon as it is."""
         beyond = n - (self._per_stamp - self._filled)
         if beyond < 0:
-            return start
+            return max(start, self._since)
         rounds, place = divmod(beyond // self._per_stamp, self._stamps_max)
         place -= self._stamps_max - len(self._stamps)
         free = start if place < 0 else max(start, self._stamps[place] + self._period)
@@ -82,6 +88,8 @@ class SlidingWindow:
             self._stamps[-1] = now
             self._filled += 1
         else:
+            if len(self._stamps) == self._stamps_max:
+                self._since = self._stamps[0] + self._period
             self._stamps.append(now)  # drops the oldest, which is a period old
             self._filled = 1
 

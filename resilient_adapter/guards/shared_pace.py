@@ -24,8 +24,15 @@ _STAMPS = 100
 #: Share of the shortest window for which a slot is good once its time has come, and the most seconds. The record takes
 #: it for used at the end of that, so this share of the limit is what sharing costs.
 _GOOD_FOR, _GOOD_FOR_MOST = 0.02, 0.25
-#: Slots are reserved for what will be sent in so many seconds, so that not every call has to ask.
-_AHEAD = 0.2
+#: Where no more than this share of the slots is taken, they are good for so many seconds, and enough are reserved for
+#: all that time: nobody else is short of them.
+_PLENTY, _AHEAD = 0.5, 0.5
+#: Else they are spread out over their window, a little closer than they would have to be, so that one request for
+#: slots serves all who wait: in one burst each of them would have to ask by itself.
+_SPACING = 0.95
+#: Where there are too few, more are asked for so many seconds before the last one in hand is due, for all who have come
+#: by then.
+_LEAD = 0.015
 #: Slots whose time is further away than so many seconds are left to whoever asks then; one is always taken.
 _HORIZON = 1.0
 #: How soon to ask again where nothing better is known, while somebody else asks.
@@ -93,35 +100,44 @@ class SharedPace:
         Returns:
             the slots, and from when on it is worth asking again, by the local clock.
         """
-        slots: list[float] = []
+        slots: list[Slot] = []
         free = 0.0
 
         def change(value: Any, now: float) -> Change | None:
             nonlocal free
             slots.clear()
             logs = windows(self._rates, value)
+            ahead = wanted.need + wanted.rate * _AHEAD
+            spacing = max(
+                0.0 if log.used(now) + ahead <= _PLENTY * rate.limit else _SPACING * rate.period / rate.limit
+                for log, rate in zip(logs, self._rates, strict=True)
+            )
+            good_for = self._good_for if spacing else _AHEAD
+            latest = value["latest"] if spacing and isinstance(value, dict) else -math.inf
             while True:
-                free = max(log.free_at(0, now) for log in logs)
-                if not self._takes(wanted, len(slots), free - now):
+                free = max(latest + spacing, *(log.free_at(0, now) for log in logs))
+                if not self._takes(wanted, len(slots), free - now, good_for):
                     break
-                slots.append(free)
+                latest = free
+                slots.append(Slot(free, free + good_for))
                 for log in logs:
-                    log.take(free + self._good_for)
+                    log.take(max(free + good_for, log.latest))
             if not slots:
                 return None
-            return Change({"windows": [log.saved() for log in logs]}, free - now + 2 * self._period)
+            taken = {"windows": [log.saved() for log in logs], "latest": latest}
+            return Change(taken, latest - now + 2 * self._period)
 
         result = self._record.update(change)
         if not result.changed:
             slots.clear()
         here = self._now() - result.now
-        return [Slot(time + here, time + here + self._good_for) for time in slots], free + here
+        return [Slot(slot.begin + here, slot.end + here) for slot in slots], free + here
 
     def put(self, slots: Sequence[Slot], ask_at: float) -> None:
         """Take what :meth:`reserve` has brought."""
         self._asking = False
         self._slots += slots
-        self._ask_at = min(ask_at - _HORIZON, self._slots[-1].begin) if self._slots else ask_at
+        self._ask_at = max(ask_at - _HORIZON, self._slots[-1].begin - _LEAD) if self._slots else ask_at
 
     def free_at(self, n: int, start: float) -> float:
         """Return when the n-th next request (from 0) may go, as far as is known."""
@@ -140,14 +156,13 @@ class SharedPace:
         self._slots.clear()
         self._asking = False
 
-    def _takes(self, wanted: Wanted, taken: int, wait: float) -> bool:
-        """Return whether one more slot is worth having that is good after so many seconds."""
+    @staticmethod
+    def _takes(wanted: Wanted, taken: int, wait: float, good_for: float) -> bool:
+        """Return whether one more slot is worth having that is good after so many seconds, for so many."""
         if wait <= 0:
             # Those beyond the need are lost unless somebody comes in time.
-            return taken < wanted.need + wanted.rate * self._good_for
-        if taken < wanted.need:
-            return taken == 0 or wait <= _HORIZON
-        return wait <= _AHEAD and taken < wanted.need + wanted.rate * _AHEAD
+            return taken < wanted.need + int(wanted.rate * good_for)
+        return taken < wanted.need and (not taken or wait <= _HORIZON)
 
     def _drop_late(self, now: float) -> None:
         while self._slots and self._slots[0].end < now:
