@@ -7,7 +7,6 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from resilient_adapter.core.rates import Rate
-from resilient_adapter.guards import pacing
 from resilient_adapter.guards.pacing import Cubic, SlidingWindow
 
 
@@ -46,9 +45,7 @@ def test_a_period_is_taken_a_little_longer(rate: Rate, period: float) -> None:
 @example(limit=8, stamps=4, gaps=[0.0, 0.9, *[0.0] * 6, 0.11, 0.0])  # neighbours under one stamp, far apart
 def test_no_window_carries_more_than_its_limit(limit: int, stamps: int, gaps: list[float]) -> None:
     """Wherever a period is laid over the slots taken, it holds at most the limit; memory is bounded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "_MAX_STAMPS", stamps)
-        window = SlidingWindow(Rate(limit, 1.0))
+    window = SlidingWindow(Rate(limit, 1.0), stamps=stamps)
     now = 0.0
     taken = []
     for gap in gaps:
@@ -84,9 +81,7 @@ def test_the_forecast_is_what_comes_true(limit: int, before: list[float], pause:
 )
 def test_a_slot_given_back_is_free_again(limit: int, stamps: int, before: list[float]) -> None:
     """Taking a slot and giving it back at once leaves as many free ones as there were."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "_MAX_STAMPS", stamps)
-        window = SlidingWindow(Rate(limit, 1.0))
+    window = SlidingWindow(Rate(limit, 1.0), stamps=stamps)
     now = 0.0
     for gap in before:
         now = window.free_at(0, now + gap)
