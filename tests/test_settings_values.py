@@ -231,6 +231,8 @@ def test_a_secret_table_shows_its_names_only() -> None:
         ("https://u:p@a.example/login", "https://***@a.example/login"),
         ("https://u:p@q@a.example", "https://***@a.example"),
         ("redis://:p@h:6379/0?password=x", "redis://***@h:6379/0?***"),
+        ("redis+sentinel://u:p@h:1,g:2/s/0?ssl_password=x", "redis+sentinel://***@h:1,g:2/s/0?***"),
+        ("unix://u:p@/run/redis.sock?db=0&password=x", "unix://***@/run/redis.sock?***"),
         ("https://a.example/#x", "https://a.example/?***"),
         ("file:///tmp/a@b", "file:///tmp/a@b"),
     ],

@@ -328,16 +328,17 @@ class Url(Text):
     Args:
         allowed: what it has to be, in words.
         pattern: what it has to look like.
+        parse: raises ValueError where it has no clear host. Then it cannot be shown without its password either:
+            "https://user:a/b@host".
     """
 
-    def __init__(self, allowed: str, pattern: str) -> None:
+    def __init__(self, allowed: str, pattern: str, parse: Callable[[str], object] = origin_of) -> None:
         super().__init__(allowed, matching(pattern), optional=True, secret=True)
+        self.parse_url = parse
 
     def check(self, value: Any) -> Any:
         url = super().check(value)
-        if not url.startswith("file:"):
-            # What has no clear host cannot be shown without its password either: "https://user:a/b@host".
-            origin_of(url)
+        self.parse_url(str(url))
         return url if isinstance(value, Secret) else CredentialUrl(url)
 
 

@@ -16,6 +16,7 @@ from ..core.codes import CODES
 from ..core.model import Executed, Recovery
 from ..core.origin import origin_of
 from ..core.rates import Rate, parse_rate
+from ..state.address import check_store_url
 from .kinds import (
     CODE,
     HEADER,
@@ -247,7 +248,11 @@ class SharedSettings:
 
     url: str | None = _key(
         None,
-        Url("redis://HOST, rediss://HOST or file:///PATH", r"rediss?://[!-~]+|file:///[^?#\0]+"),
+        Url(
+            "redis://HOST, rediss://HOST, redis+sentinel://HOST,HOST/SERVICE, unix:///SOCKET or file:///PATH",
+            r"rediss?(?:\+sentinel)?://[!-~]+|unix://[!-~]+|file:///[^?#\0]+",
+            check_store_url,
+        ),
         "Where circuits, cooldowns, pacing and refreshes are shared between processes.",
         '"redis://localhost:6379/0"',
     )
