@@ -86,9 +86,9 @@ def tenacity(url: str) -> Iterator[Get]:
     """Wrap ``session.get`` by a retry."""
     module = importlib.import_module("tenacity")
     with session_of() as session:
-        yield module.retry(
-            stop=module.stop_after_attempt(3), wait=module.wait_exponential_jitter(), reraise=True
-        )(session.get)
+        yield module.retry(stop=module.stop_after_attempt(3), wait=module.wait_exponential_jitter(), reraise=True)(
+            session.get
+        )
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def _serve_one(connection: socket.socket, answer: Answer) -> None:
 
 
 def all_at_once(threads: int, work: Callable[[int], object]) -> float:
-    """Let threads do some work, each given its number, and return the seconds from their start to the last one's end."""
+    """Let threads do some work, each given its number; return the seconds from their start to the end of the last."""
     ready = threading.Barrier(threads + 1)
     ends = [0.0] * threads
     errors: list[BaseException] = []
@@ -127,7 +127,13 @@ def all_at_once(threads: int, work: Callable[[int], object]) -> float:
 
 def missing(*modules: str) -> list[str]:
     """Return those of some modules that are not installed."""
-    return [name for name in modules if importlib.util.find_spec(name) is None]
+    return [name for name in modules if not _installed(name)]
+
+
+def _installed(module: str) -> bool:
+    with contextlib.suppress(ModuleNotFoundError):  # of a package that holds it
+        return importlib.util.find_spec(module) is not None
+    return False
 
 
 def table(*columns: str) -> None:
