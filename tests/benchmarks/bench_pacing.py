@@ -231,7 +231,7 @@ def slots(count: int) -> None:
     for number in range(rounds + 1):
         for name, take in takes.items():
             began = time.process_time()
-            good = all([take() for _ in range(count // rounds)])
+            good = all(take() for _ in range(count // rounds))
             taken = (time.process_time() - began) / (count // rounds)
             if number:
                 costs[name].append(taken)

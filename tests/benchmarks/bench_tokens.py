@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_tokens.py [--threads 64] [--rounds 9] [--login 50]
 
 The server answers 401 and -1002 to any token but the newest: a login ends the tokens before it, as one login per
-account does on many APIs. Every thread holds the token that has just ended, and makes one call. The time is over that of
-a bare single-flight, the least code that does it right: a lock, and a look whether another thread has refreshed
+account does on many APIs. Every thread holds the token that has just ended, and makes one call. The time is over that
+of a bare single-flight, the least code that does it right: a lock, and a look whether another thread has refreshed
 meanwhile. Contenders take turns in one run; medians of all rounds are shown, and the most refreshes and failures.
 """
 
@@ -114,9 +114,7 @@ def single_flight(client: Client) -> Call:
 def adapter(client: Client) -> Call:
     """Leave it to the adapter."""
     settings = Settings.from_mapping({"origins": [client.url]})
-    client.session.mount(
-        "http://", ResilientAdapter(settings, token_source=client.login, pool_maxsize=client.threads)
-    )
+    client.session.mount("http://", ResilientAdapter(settings, token_source=client.login, pool_maxsize=client.threads))
     return lambda: good(client.session.get(client.url + "/account"))
 
 
