@@ -38,7 +38,11 @@ PROBE_POLL = 0.1
 # more than it has to: by three failures for each factor of a thousand at a rate of 0.1, by ten at 0.5.
 _BY_CHANCE = 1e-3
 
-_JITTER = 0.1  # share of the wait that may come on top, so that a fleet's probes do not align
+# Share of the wait that may come on top, so that a fleet's probes do not align. They add up from probe to probe. More
+# would only keep callers out for longer: a probe is a call that would have gone anyhow, so that even of 200 processes
+# with 20 calls per second each, whose circuits all open within a moment, the probes are 0.05 of the demand in their
+# worst second, however they lie, and 0.34 of it in their worst tenth of a second (0.50 without jitter, 0.14 with 0.1).
+_JITTER = 0.03
 
 
 class Transition(NamedTuple):
