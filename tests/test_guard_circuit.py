@@ -392,6 +392,29 @@ def test_waits_grow(clock: FakeClock, settings: dict[str, Any], waits: list[floa
         call(circuit, S)
 
 
+@pytest.mark.parametrize(
+    ("took", "retry_after", "wait"),
+    [
+        (0.0, None, 8.0),
+        (1.0, None, 7.0),
+        (6.0, None, 2.0),
+        (30.0, None, 2.0),  # never less than reset_timeout
+        (3.0, 7.0, 7.0),  # a Retry-After counts from its answer
+    ],
+)
+def test_a_probe_that_hangs_has_waited_already(
+    clock: FakeClock, took: float, retry_after: float | None, wait: float
+) -> None:
+    """A wait that has grown is one from probe to probe: what the last one took goes off it."""
+    circuit = make(clock)
+    clock.advance(trip(circuit))
+    call(circuit, F)
+    clock.advance(4.0)
+    probe = admitted(circuit)
+    clock.advance(took)
+    assert circuit.record(probe, F, retry_after=retry_after) == Transition("half_open", "open", wait)
+
+
 def test_days_of_failed_probes_do_not_overflow(clock: FakeClock) -> None:
     """The growth is capped before a power of the factor leaves the range of a float."""
     circuit = make(clock)
@@ -623,7 +646,7 @@ class CircuitMachine(RuleBasedStateMachine):
         self.names = 0
         self.current: Any = 0  # what an outcome must carry to be heard: the closed spell's name, or the live probe's
         self.failures = self.successes = self.failed_probes = 0
-        self.open_until = self.lease_end = 0.0
+        self.open_until = self.lease_end = self.probed_at = 0.0
 
     def refused_for(self) -> float | None:
         now = self.clock.monotonic()
@@ -647,11 +670,16 @@ class CircuitMachine(RuleBasedStateMachine):
         self.state = "half_open"
         self.names += 1
         self.current = self.names
-        self.lease_end = self.clock.monotonic() + lease
+        self.probed_at = self.clock.monotonic()
+        self.lease_end = self.probed_at + lease
         return self.current
 
     def model_opens(self, retry_after: float | None) -> Transition:
-        wait = max(min(2.0 * 2.0**self.failed_probes, 30.0), retry_after or 0.0) * 1.015
+        wait = 2.0
+        if self.failed_probes:
+            took = self.clock.monotonic() - self.probed_at
+            wait = max(min(2.0 * 2.0**self.failed_probes, 30.0) - took, 2.0)
+        wait = max(wait, retry_after or 0.0) * 1.015
         old, self.state, self.current = self.state, "open", None
         return Transition(old, "open", wait)
 

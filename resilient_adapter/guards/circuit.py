@@ -120,7 +120,7 @@ class Circuit:
         self._successes = Window(settings.window, clock, _BUCKETS)
         self._failures = Window(settings.window, clock, _BUCKETS)
         self._probe: Ticket | None = None
-        self._lease_end = 0.0
+        self._probed_at = self._lease_end = 0.0
         self._open_until = 0.0
         self._reset_timeout = settings.reset_timeout
 
@@ -228,7 +228,8 @@ class Circuit:
             if self.state == OPEN:
                 breaker.half_open()
                 transition = Transition(OPEN, HALF_OPEN)
-            self._lease_end = self._now() + lease
+            self._probed_at = self._now()
+            self._lease_end = self._probed_at + lease
             self._probe = Ticket(probe=True, transition=transition)
             return self._probe
 
@@ -262,7 +263,7 @@ class Circuit:
             # By steps, not by a power: that overflows after half a day of failed probes.
             grown = min(self._reset_timeout * settings.reset_factor, settings.reset_max)
             self._reset_timeout = max(grown, settings.reset_timeout)
-            return self._opened(HALF_OPEN, retry_after)
+            return self._opened(HALF_OPEN, retry_after, took=self._now() - self._probed_at)
         if self.state == HALF_OPEN:  # success_threshold asks for more
             return None
         self._start_afresh()
@@ -298,9 +299,12 @@ class Circuit:
         calls = failures + self._successes.total()
         return calls >= self._settings.min_calls and failures >= self._settings.failure_rate * calls
 
-    def _opened(self, old: str, retry_after: float | None) -> Transition:
+    def _opened(self, old: str, retry_after: float | None, *, took: float = 0.0) -> Transition:
+        # A wait that has grown is one from probe to probe, less the seconds that the last one took: a server that hangs
+        # is asked as often as one that fails at once. After any failure it is left alone for reset_timeout.
+        wait = max(self._reset_timeout - took, self._settings.reset_timeout, retry_after or 0.0)
         # The jitter goes on top of a Retry-After too: a whole fleet may have been told the same.
-        wait = max(self._reset_timeout, retry_after or 0.0) * (1 + _JITTER * self._random())
+        wait *= 1 + _JITTER * self._random()
         self._open_until = self._now() + wait
         return Transition(old, OPEN, wait)
 
