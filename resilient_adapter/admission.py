@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from requests import Response
+
 from .clock import Clock
 from .core.classify import READ_ONLY_METHODS, Outcome
 from .core.decide import Why
@@ -121,6 +123,11 @@ class Admission:
             refused = self._refused(admitted)
             if refused is not None:
                 return refused
+
+    def answered(self, response: Response) -> None:
+        """Tell the line of a response's headers, where it is paced or slowed down."""
+        if self._turn is not None:
+            self._origin.rate_limit.observed(response.headers)
 
     def record(self, outcome: Outcome) -> None:
         """Tell the circuit how the send went that was admitted."""

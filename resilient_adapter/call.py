@@ -223,6 +223,7 @@ class Call:
             self._counted += 1
             try:
                 story.response = self.sender.transmit(request, stream=self.stream, timeout=timeout, **self.options)
+                self.admission.answered(story.response)
                 outcome = self._read(story.response)
             except Exception as error:
                 outcome = self._failed(error, timeout)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from adapter_support import EXACT, RealClock, adapter, closed_port, connect, numbers
+from adapter_support import EXACT, RealClock, adapter, closed_port, connect, numbers, plain
 from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
@@ -534,3 +534,35 @@ class TestCooldown:
         clock.advance(61)
         assert session.get(gateway.url + "/ping").ok
         assert numbers(gateway) == 3
+
+
+class TestUsedWeight:
+    HEADER = "x-mbx-used-weight-1m"
+
+    @pytest.mark.parametrize(
+        ("header", "mode", "refused"),
+        [
+            (HEADER, "enforce", 0),
+            (None, "enforce", 1),  # nobody tells: throttled, and kept to from then on
+            ("X-MBX-USED-WEIGHT-1H", "enforce", 1),  # of no window of ours
+            (HEADER, "shadow", 10),
+        ],
+    )
+    def test_what_others_use_is_left_to_them(
+        self, clock: FakeClock, header: str | None, mode: str, refused: int
+    ) -> None:
+        """A limit shared with another program is kept to, where the server tells how much of it was used."""
+        with Gateway(clock=clock, rate_limit=(20, 60.0), rate_limit_header=header) as gateway:
+            other = plain()
+            for _ in range(15):
+                other.get(gateway.url)
+            session = connect({"rate_limit": {"rate": "20/min"}, "mode": mode}, clock=clock)
+            begin = clock.monotonic()
+            codes = []
+            for _ in range(15):
+                codes.append(session.get(gateway.url).json()["code"])
+                clock.advance(0.1)
+            assert sum(entry.code == -1003 for entry in gateway.journal) == refused
+            if mode == "enforce":
+                assert codes == [0] * 15
+                assert 60.0 <= clock.monotonic() - begin < 70.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from resilient_adapter.core.rates import Rate
-from resilient_adapter.guards.pacing import Cubic, SlidingWindow
+from resilient_adapter.guards.pacing import Cubic, FixedWindow, SlidingWindow
 
 
 def greedy(window: SlidingWindow, start: float, count: int) -> list[float]:
@@ -96,6 +98,110 @@ def test_a_slot_given_back_is_free_again(limit: int, stamps: int, before: list[f
     assert free() == were_free - 1
     window.give_back()
     assert free() == were_free
+
+
+class TestFixedWindow:
+    def free(self, window: FixedWindow, now: float) -> int:
+        """Return how many slots are free now."""
+        return sum(window.free_at(n, now) <= now for n in range(12))
+
+    @pytest.mark.parametrize(
+        ("own", "used", "free"),
+        [
+            (0, [], 10),
+            (0, [7], 3),
+            (3, [3], 7),
+            (3, [2], 7),  # the others of ours are on their way
+            (3, [4], 6),  # somebody else, or a request that weighs two
+            (3, [5, 4], 5),  # answers overtake each other
+            (3, [10], 0),
+            (3, [999_999_999], 0),  # never more slots than there are
+            (3, [6, 2], 8),  # a window has begun
+            (3, [6, 3], 4),
+            (3, [999_999_999, 4], 6),
+            (0, [0, 0], 10),
+        ],
+    )
+    def test_the_server_counts_for_all(self, own: int, used: list[int], free: int) -> None:
+        """What it says that was used is not free, nor what we have taken; less than half of it is a new beginning."""
+        window = FixedWindow(Rate(10, 60.0), 0.0)
+        for _ in range(own):
+            window.take(0.0)
+        for count in used:
+            window.observed(count, 1.0)
+        assert self.free(window, 1.0) == free
+
+    def test_it_begins_again(self) -> None:
+        """A period after it was first heard of all is free at the latest, and so each period after that."""
+        window = FixedWindow(Rate(10, 60.0), 5.0)
+        window.observed(10, 5.0)
+        assert [window.free_at(n, 6.0) for n in (0, 9, 10, 20)] == [65.0, 65.0, 125.0, 185.0]
+        assert window.free_at(10, 65.0) == 65.0  # what is beyond is not for it to say
+        window.take(200.0)
+        window.observed(10, 201.0)
+        assert window.free_at(0, 201.0) == 245.0  # in step with the first
+        window.observed(1, 230.0)
+        assert window.free_at(9, 230.0) == 290.0  # but a beginning that shows is not to be foretold
+
+    def test_a_slot_given_back(self) -> None:
+        """It is free again, but for what the server has counted meanwhile."""
+        window = FixedWindow(Rate(10, 60.0), 0.0)
+        for _ in range(3):
+            window.take(0.0)
+        window.give_back()
+        assert self.free(window, 0.0) == 8
+        window.observed(3, 1.0)
+        window.give_back()
+        assert self.free(window, 1.0) == 7
+        window.take(59.0)
+        window.observed(0, 60.0)
+        window.give_back()
+        assert self.free(window, 60.0) == 10
+
+    def test_beside_others_hardly_anything_is_refused(self) -> None:
+        """Who sends whenever it may, beside others that take half of the limit, meets next to no full window."""
+        chance = Random(1)
+        rate = Rate(100, 10.0)
+        ours, told = SlidingWindow(rate), FixedWindow(rate, 0.0)
+        used = sent = refused = 0
+        for step in range(50_000):
+            now = step / 100
+            if step % 1000 == 370:
+                used = 0
+            used += used < 100 and chance.random() < 0.05
+            if ours.free_at(0, now) <= now and told.free_at(0, now) <= now:
+                ours.take(now)
+                told.take(now)
+                sent, refused, used = sent + (used < 100), refused + (used >= 100), min(used + 1, 100)
+                told.observed(used, now)
+        assert sent >= 49 * 50 and refused <= 0.01 * sent
+
+    @given(
+        limit=st.integers(1, 12),
+        events=st.lists(
+            st.tuples(st.sampled_from([0.0, 0.01, 0.2, 0.7]), st.sampled_from([0, 0, 1, 5])), min_size=20, max_size=100
+        ),
+        phase=st.floats(0.0, 0.99),
+    )
+    def test_what_is_told_is_kept_to(self, limit: int, events: list[tuple[float, int]], phase: float) -> None:
+        """After each answer no more is free than the server has left, and nobody stands still for over a period."""
+        now, began, used = 0.0, 0, 0
+        ours, told = SlidingWindow(Rate(limit, 1.0)), None
+        for gap, others in events:
+            now += gap
+            if int(now + phase) != began:
+                began, used = int(now + phase), 0
+            used += others
+            free_at = max(ours.free_at(0, now), now if told is None else told.free_at(0, now))
+            assert free_at <= now + 1.01
+            if free_at <= now:
+                ours.take(now)
+                if told is not None:
+                    told.take(now)
+                used += 1
+                told = told or FixedWindow(Rate(limit, 1.0), now)
+                told.observed(used, now)
+                assert self.free(told, now) <= max(limit - used, 0)
 
 
 @pytest.mark.parametrize("limit", [1024, 1025, 1200, 2047, 100_000, 10**9])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
 
 from resilient_adapter.clock import SYSTEM_CLOCK, Clock
 from resilient_adapter.core.rates import Rate
@@ -270,6 +271,63 @@ class TestLeave:
                 limit.poll(interrupted)
         limit.leave(interrupted)
         assert limit.poll(other) == 0.0
+
+
+class TestUsedWeight:
+    @pytest.mark.parametrize(
+        ("headers", "free"),
+        [
+            ({}, 5),
+            ({"X-MBX-USED-WEIGHT-10S": "3"}, 3),
+            ({"x-mbx-used-weight-10s": "3"}, 3),
+            ({"X-MBX-USED-WEIGHT-10S": "1"}, 5),  # that was us
+            ({"X-MBX-USED-WEIGHT-10S": "600"}, 0),
+            ({"X-MBX-USED-WEIGHT-1M": "19"}, 1),
+            ({"X-MBX-USED-WEIGHT-1M": "19", "X-MBX-USED-WEIGHT-10S": "6"}, 0),
+            ({"X-MBX-USED-WEIGHT-1M": "19", "X-MBX-USED-WEIGHT-10S": "5"}, 1),
+            ({"X-MBX-USED-WEIGHT-1H": "19"}, 5),  # of no window of ours
+            ({"X-MBX-USED-WEIGHT-10S": "-3"}, 5),
+            ({"X-MBX-USED-WEIGHT-10S": "lots"}, 5),
+            ({"X-MBX-USED-WEIGHT-10S": "99999999999"}, 5),
+        ],
+    )
+    def test_takes_slots_of_the_window_of_its_period(
+        self, clock: FakeClock, headers: dict[str, str], free: int
+    ) -> None:
+        """What the server counted beyond our own requests is not ours to send; what cannot be read is passed over."""
+        limit = make(clock, rates=(Rate(6, 10.0), Rate(20, 60.0), Rate(3, 0.5)))
+        go(limit, clock)
+        clock.advance(1.0)
+        limit.observed(CaseInsensitiveDict(headers))
+        sent = 0
+        while not limit.estimate(ORDERS):
+            go(limit, clock)
+            sent += 1
+            clock.advance(0.2)
+        assert sent == free
+
+    def test_nobody_looks_without_rates(self, clock: FakeClock) -> None:
+        """Where nothing is paced there is nothing to take."""
+        limit = make(clock)
+        limit.observed({"X-MBX-USED-WEIGHT-1M": "1200"})
+        assert limit.idle
+
+    def test_a_full_window_stands_still_for_one_period(self, clock: FakeClock) -> None:
+        """Whoever filled it, its slots are free again a period after that was heard."""
+        limit = make(clock, rates=(Rate(5, 10.0),))
+        limit.observed({"X-MBX-USED-WEIGHT-10S": "5000"})
+        assert limit.estimate(ORDERS) == pytest.approx(10.0)
+        clock.advance(10.0)
+        assert limit.estimate(ORDERS) == 0.0
+
+    def test_a_turn_given_back_is_no_slot_of_others(self, clock: FakeClock) -> None:
+        """What others took stays taken."""
+        limit = make(clock, rates=(Rate(5, 10.0),))
+        waiter = limit.enter(ORDERS)
+        limit.poll(waiter)
+        limit.observed({"X-MBX-USED-WEIGHT-10S": "5"})
+        limit.leave(waiter)
+        assert limit.estimate(ORDERS) > 0.0
 
 
 def _interrupt(*_: object) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient_adapter.core.origin import normalize_origin, origin_of
-from resilient_adapter.core.rates import Rate, parse_rate
+from resilient_adapter.core.rates import Rate, parse_rate, parse_used_weight, used_weight_header
 from resilient_adapter.settings.values import CredentialUrl, FrozenDict, Secret, SecretDict
 
 # ------------------------------------------------------------------------------------------------------ origins
@@ -180,6 +180,52 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
     """The error says what one looks like."""
     with pytest.raises(ValueError, match=r'a rate .*"1'):
         parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("1200/min", "X-MBX-USED-WEIGHT-1M"),
+        ("1200/60s", "X-MBX-USED-WEIGHT-1M"),
+        ("6000/5min", "X-MBX-USED-WEIGHT-5M"),
+        ("10/s", "X-MBX-USED-WEIGHT-1S"),
+        ("100/10s", "X-MBX-USED-WEIGHT-10S"),
+        ("100/90s", "X-MBX-USED-WEIGHT-90S"),
+        ("5/h", "X-MBX-USED-WEIGHT-1H"),
+        ("9/day", "X-MBX-USED-WEIGHT-1D"),
+        ("3/0.5s", None),
+        ("3/1.5s", None),
+    ],
+)
+def test_a_period_has_a_header(text: str, header: str | None) -> None:
+    """It names the period in its largest unit; a period of no whole seconds has none."""
+    assert used_weight_header(parse_rate(text).period) == header
+
+
+@pytest.mark.parametrize(
+    ("value", "used"),
+    [
+        ("0", 0),
+        ("834", 834),
+        (" 834 ", 834),
+        ("999999999", 999_999_999),
+        ("1000000000", None),
+        (None, None),
+        ("", None),
+        ("-1", None),
+        ("+1", None),
+        ("8.5", None),
+        ("1e3", None),
+        ("834, 835", None),
+        ("many", None),
+        ("\N{ARABIC-INDIC DIGIT ONE}", None),
+        (b"834", None),
+        (834, None),
+    ],
+)
+def test_a_used_weight_is_a_number_or_nothing(value: object, used: int | None) -> None:
+    """What is malformed, negative or absurd is passed over: it never raises."""
+    assert parse_used_weight(value) == used
 
 
 @given(st.integers(1, 10**9 - 1), st.integers(1, 10**6), st.sampled_from([("s", 1), ("min", 60), ("h", 3600)]))

@@ -361,6 +361,17 @@ def test_the_rate_limit_may_hide_under_200(session: requests.Session) -> None:
         assert codes(gateway) == [0, -1003]
 
 
+def test_the_used_weight_is_told_where_it_is_asked_for(session: requests.Session) -> None:
+    """Every answer, a refusal too, tells how many requests the present period has counted."""
+    clock, header = FakeClock(), "X-MBX-USED-WEIGHT-10S"
+    with Gateway(clock=clock, rate_limit=(2, 10.0), rate_limit_header=header) as gateway:
+        assert [session.get(gateway.url).headers[header] for _ in range(3)] == ["1", "2", "2"]
+        clock.advance(10.0)
+        assert session.get(gateway.url).headers[header] == "1"
+    with Gateway(rate_limit=(2, 10.0)) as gateway:
+        assert header not in session.get(gateway.url).headers
+
+
 # The journal.
 
 

@@ -1,4 +1,4 @@
-"""Rates: how many requests in how many seconds, read from text such as ``"1200/min"``."""
+"""Rates: how many requests in how many seconds, read from text such as ``"1200/min"``, and what a server counted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ _UNITS = {
     **dict.fromkeys(("d", "day"), 86400.0),
 }
 _RATE = re.compile(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([a-z]+)\s*", re.IGNORECASE)
+
+# A server that tells the used weight names the period in the header: a number and its largest unit, "1M", "10S".
+_PERIODS = ((86400, "D"), (3600, "H"), (60, "M"), (1, "S"))
+_WEIGHT = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Rate(NamedTuple):
@@ -37,3 +41,20 @@ def parse_rate(text: str) -> Rate:
     if limit < 1 or period <= 0:
         raise ValueError('a rate lets at least one request through in a time above 0, as "1/10s" does')
     return Rate(limit, period)
+
+
+def used_weight_header(period: float) -> str | None:
+    """Return the header that tells the weight used in a period, such as ``X-MBX-USED-WEIGHT-1M``.
+
+    Args:
+        period: seconds. No header tells of a period that is no whole number of them: None.
+    """
+    for seconds, unit in _PERIODS:
+        if period % seconds == 0:
+            return f"X-MBX-USED-WEIGHT-{period / seconds:.0f}{unit}"
+    return None
+
+
+def parse_used_weight(value: object) -> int | None:
+    """Return the weight that a header tells, or None where it is missing, malformed, or of ten digits or more."""
+    return int(value) if isinstance(value, str) and _WEIGHT.fullmatch(value.strip()) else None

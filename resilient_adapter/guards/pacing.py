@@ -1,4 +1,4 @@
-"""How fast requests may go: sliding windows that the user gives, and a rate that throttles teach.
+"""How fast requests may go: windows that the user gives, what the server counts in them, a rate that throttles teach.
 
 Neither locks nor reads a clock: :class:`~resilient_adapter.guards.rate_limit.RateLimit` does both for them.
 """
@@ -99,6 +99,62 @@ class SlidingWindow:
         if not self._filled:
             self._stamps.pop()
             self._filled = self._per_stamp
+
+
+class FixedWindow:
+    """The server's own window, as far as it tells: ``rate.limit`` slots in each period, for all who share them.
+
+    It begins again every ``rate.period`` seconds, at times that nobody tells, but its count shows when it has. Kept are
+    the most that it may have counted by now, and the latest time at which it may end: in doubt it is taken to be fuller
+    and to last for longer than it does, for up to a period.
+
+    Arguments:
+        rate: its limit and period.
+        now: when it was first heard of.
+    """
+
+    __slots__ = ("_count", "_end", "_limit", "_period", "_told")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._limit, self._period = rate
+        self._count = self._told = 0
+        self._end = now + self._period
+
+    def observed(self, used: int, now: float) -> None:
+        """Take note of what the server has counted.
+
+        Arguments:
+            used: by the time of its answer, in its present window, by everybody; beyond the limit it is taken for that.
+            now: the present time.
+        """
+        self._begin_again(now)
+        used = min(used, self._limit)
+        if 2 * used < self._told:
+            # Less than half of what it said before is no answer that others have overtaken: it has begun again since.
+            self._count = self._told = used
+            self._end = now + self._period
+        else:
+            self._told = max(self._told, used)
+            self._count = max(self._count, used)
+
+    def free_at(self, n: int, start: float) -> float:
+        """Return when the n-th next slot (from 0) is free, as :meth:`SlidingWindow.free_at` does."""
+        full = (self._count + n) // self._limit
+        return self._end + (full - 1) * self._period if full and start < self._end else start
+
+    def take(self, now: float) -> None:
+        """Take the next slot."""
+        self._begin_again(now)
+        self._count += 1
+
+    def give_back(self) -> None:
+        """Undo the latest :meth:`take`."""
+        self._count = max(self._count - 1, self._told)
+
+    def _begin_again(self, now: float) -> None:
+        if now >= self._end:
+            self._count = self._told = 0
+            self._end += ((now - self._end) // self._period + 1) * self._period
 
 
 class Cubic:

@@ -12,11 +12,12 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from .pacing import Cubic, SlidingWindow, Slots
+from ..core.rates import parse_used_weight, used_weight_header
+from .pacing import Cubic, FixedWindow, SlidingWindow, Slots
 from .window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..clock import Clock
     from ..settings.schema import RateLimitSettings
@@ -92,6 +93,9 @@ class RateLimit:
         self._sends = Window(_MEASURED_OVER, clock, _BUCKETS)
         self.sent: Callable[[], None] = self._sends.add
         self._windows: list[Slots] = [SlidingWindow(rate) for rate in settings.rates]
+        headers = ((used_weight_header(rate.period), rate) for rate in settings.rates)
+        self._headers = [(name, rate) for name, rate in headers if name is not None]
+        self._told: dict[str, FixedWindow] = {}  # the server's windows, once its headers have told of them
         self._lanes = _lanes()
         self._number = 0
         self._latest: Waiter | None = None  # who took the latest slot
@@ -138,6 +142,26 @@ class RateLimit:
             now = self._now()
             self._closed_until = min(self._closed_until, now)
             self._settle(now)
+
+    def observed(self, headers: Mapping[str, str]) -> None:
+        """Take note of the weight that the server says was used by all who share its limit (``X-MBX-USED-WEIGHT-1M``).
+
+        Where ``rate_limit.rate`` has a window of the same period, what others use is then not ours to send, nor what
+        requests weigh beyond one. A value that is no weight is passed over.
+
+        Arguments:
+            headers: those of a response, by names in any case.
+        """
+        for name, rate in self._headers:
+            used = parse_used_weight(headers.get(name))
+            if used is not None:
+                with self._lock:
+                    now = self._now()
+                    window = self._told.get(name)
+                    if window is None:
+                        window = self._told[name] = FixedWindow(rate, now)
+                        self._windows.append(window)
+                    window.observed(used, now)
 
     def remaining(self) -> float:
         """Return seconds of cooldown that are left, 0.0 where there is none."""

@@ -89,6 +89,8 @@ class Gateway:
         rate_limit: ``(n, seconds)``: no more than n requests (at least 1) in any such period; others are answered
             -1003 with a ``Retry-After`` in whole seconds, and are not counted. None: no limit.
         rate_limit_status: the HTTP status of that (429 or 200).
+        rate_limit_header: a header in which every answer tells how many requests were counted in the present period,
+            such as ``X-MBX-USED-WEIGHT-1M``; None: no such header.
         journal_size: how many entries the journal keeps; the oldest go first.
 
     Attributes:
@@ -112,6 +114,7 @@ class Gateway:
         token_uses: int | None = None,
         rate_limit: tuple[int, float] | None = None,
         rate_limit_status: int = 429,
+        rate_limit_header: str | None = None,
         journal_size: int = 100_000,
     ) -> None:
         self._host = _loopback(host)
@@ -122,6 +125,7 @@ class Gateway:
         self._token_ttl = token_ttl
         self._token_uses = token_uses
         self._rate_limit_status = rate_limit_status
+        self._rate_limit_header = rate_limit_header
         self._journal_size = journal_size
         self.clock_offset = 0.0
         self.require_token = require_token
@@ -373,6 +377,7 @@ class Gateway:
             self._journal[entry.number] = entry
             if len(self._journal) > self._journal_size:
                 del self._journal[next(iter(self._journal))]
+            used = len(self._admitted)
             self._changed.notify_all()
 
         answer = fault.answer
@@ -392,6 +397,9 @@ class Gateway:
             if halt.wait(fault.wait_after):
                 return None
         answer = answer or Answer()
+        if self._rate_limit_header is not None:
+            told = (self._rate_limit_header, str(used))
+            answer = replace(answer, headers=(*header_pairs(answer.headers), told))
         if not fault.delivery.silent:
             news.update(status=answer.status, code=answer.code)
         self._note(entry, **news)
