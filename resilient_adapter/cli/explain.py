@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..core.classify import READ_ONLY_METHODS, SERVER_TIMEOUT, Outcome, Rules, classify_response
@@ -138,7 +137,7 @@ def _explain(args: argparse.Namespace) -> int:
         except KeyError:
             unlisted.append(code)
     if args.json:
-        records = [asdict(info) for info in known]
+        records = [info._asdict() for info in known]
         if args.method is not None:
             for record, info in zip(records, known, strict=True):
                 record |= {"method": args.method, "advice": advice(info, args.method, settings)}
@@ -162,7 +161,7 @@ def _codes(args: argparse.Namespace) -> int:
     shown = STATUSES if args.group == "http" else table
     infos = [info for info in shown.values() if args.group in (None, info.group)]
     if args.json:
-        _print_json([asdict(info) for info in infos])
+        _print_json([info._asdict() for info in infos])
         return 0
     rows = [("CODE", "GROUP", "NAME", "RECOVERY", "EXECUTED")]
     rows += [(str(info.code), info.group, info.name, str(info.recovery), str(info.executed)) for info in infos]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import sys
@@ -88,7 +87,7 @@ def _reconcile(journal: Journal, settings: Settings) -> int:
     for entry in journal.entries(unresolved=True):
         what = f"{entry.intent.id}: "
         # An adapter that raised would hide the codes by which a look-up says "no such order".
-        own = dataclasses.replace(settings.for_origin(entry.intent.origin), mode="enforce", on_error="return")
+        own = settings.for_origin(entry.intent.origin)._replace(mode="enforce", on_error="return")
         reconciler = reconciler_from_settings(own)
         if reconciler is None:
             raise CommandError("orders.query_path is not set: there is no way to look an order up")

@@ -7,10 +7,10 @@ judged by its status.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .codes import STATUSES, unlisted_status
+from .frozen import Frozen
 from .model import CodeInfo, Executed, Failure, Health, Recovery
 
 READ_ONLY_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -23,8 +23,7 @@ ALREADY_CANCELLED = -2012
 SERVER_TIMEOUT = -1007
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Frozen):
     """What the settings add to the table: everything :func:`classify_response` needs beside the response."""
 
     table: Mapping[int, CodeInfo]

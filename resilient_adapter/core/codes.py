@@ -7,7 +7,6 @@ package acts on. The words are ours: written for the author of a script who has 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -336,7 +335,7 @@ def with_policies(codes: Mapping[int, tuple[Recovery, Executed]]) -> Mapping[int
     for code, (recovery, executed) in codes.items():
         known = CODES.get(code)
         if known is not None:
-            table[code] = replace(known, recovery=recovery, executed=executed)
+            table[code] = known._replace(recovery=recovery, executed=executed)
         else:
             table[code] = CodeInfo(
                 code,

@@ -5,9 +5,10 @@ Values only. Nothing here does anything, so every layer may import it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+
+from .frozen import Frozen
 
 
 class Recovery(str, Enum):
@@ -69,8 +70,7 @@ class Health(str, Enum):
         return self.value
 
 
-@dataclass(frozen=True)
-class CodeInfo:
+class CodeInfo(Frozen):
     """What is known about one code of the API, or about one HTTP status.
 
     Attributes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random as _random
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.model import Health
@@ -63,7 +62,6 @@ class Refusal(NamedTuple):
     retry_after: float
 
 
-@dataclass(frozen=True, eq=False)
 class Ticket:
     """A request may go. Hand it back with its outcome.
 
@@ -75,8 +73,11 @@ class Ticket:
         transition: the change of state that this admission made, for whoever reports it.
     """
 
-    probe: bool = False
-    transition: Transition | None = None
+    __slots__ = ("probe", "transition")
+
+    def __init__(self, probe: bool = False, transition: Transition | None = None) -> None:
+        self.probe = probe
+        self.transition = transition
 
 
 # For a request that goes although the circuit would refuse it. It never is the current ticket, so says nothing.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, get_args
@@ -55,8 +54,7 @@ _VARIANTS = tuple(
 )
 
 
-@dataclass(frozen=True)
-class CallerSigned:
+class CallerSigned(NamedTuple):
     """A request that its caller signed.
 
     Attributes:

@@ -7,7 +7,6 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from requests import PreparedRequest
 
 from ..clock import Clock
 from ..core.backoff import backoff
+from ..core.frozen import Frozen
 from ..errors import without_frames
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ _STALE_KEPT = 16
 _LOOK = 0.5
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(Frozen):
     """A token and its end.
 
     Args:
@@ -39,16 +38,18 @@ class Token:
         ValueError: the value is empty or cannot be a header's. The message does not show it.
     """
 
-    value: str = field(repr=False)
+    value: str
     expires_at: float | None = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not self.value or not self.value.isascii():
+    def __init__(self, value: str, expires_at: float | None = None) -> None:
+        if not isinstance(value, str) or not value or not value.isascii():
             raise ValueError("a token must be a string of ASCII characters, and not empty")
-        if any(character <= " " or character == "\x7f" for character in self.value):
+        if any(character <= " " or character == "\x7f" for character in value):
             raise ValueError("a token must not contain white space or control characters")
-        if self.expires_at is None:
-            object.__setattr__(self, "expires_at", jwt_expiry(self.value))
+        super().__init__(value, jwt_expiry(value) if expires_at is None else expires_at)
+
+    def __repr__(self) -> str:
+        return f"Token(expires_at={self.expires_at!r})"
 
 
 def jwt_expiry(value: str) -> float | None:

@@ -6,13 +6,11 @@ given, so that every later complaint can say where a value came from.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -435,7 +433,7 @@ class Table(Kind):
 
 
 class Group(Table):
-    """A table with known keys: a dataclass, or a NamedTuple.
+    """A table with known keys: a Frozen, or a NamedTuple.
 
     Args:
         keys: the kind of each key.
@@ -465,8 +463,7 @@ class Group(Table):
 
     def apply(self, current: Any, values: Any) -> Any:
         changes = {name: self.keys[name].apply(getattr(current, name), value) for name, value in values.items()}
-        replace = getattr(current, "_replace", None) or partial(dataclasses.replace, current)
-        return replace(**changes)
+        return current._replace(**changes)
 
     def rows(self, key: tuple[str, ...], current: Any, tree: Tree) -> Iterator[Row]:
         for name, kind in self.keys.items():

@@ -5,14 +5,13 @@ The template, the ``settings`` command, the environment's names and every check 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..core.codes import CODES
+from ..core.frozen import Frozen
 from ..core.model import Executed, Recovery
 from ..core.origin import origin_of
 from ..core.rates import Rate, parse_rate
@@ -44,19 +43,44 @@ from .kinds import (
 from .values import FrozenDict, SecretDict
 
 
+class Key:
+    """What is known of one key. Where a class is asked for it, it has its default.
+
+    Args:
+        default: the value that it has where none was given.
+        kind: what may be given.
+        meaning: what it is for, in a sentence.
+        example: TOML for a key whose default cannot be written in it.
+    """
+
+    __slots__ = ("default", "example", "kind", "meaning")
+
+    def __init__(self, default: Any, kind: Kind, meaning: str, example: str | None) -> None:
+        self.default = default
+        self.kind = kind
+        self.meaning = meaning
+        self.example = example
+
+    def __get__(self, instance: object, owner: type[Any]) -> Any:
+        return self.default
+
+
+def keys_of(cls: type[Frozen]) -> dict[str, Key]:
+    """Return what is known of the keys of a group of settings, by name."""
+    return {name: key for name, key in vars(cls).items() if isinstance(key, Key)}
+
+
 def _key(default: Any, kind: Kind, meaning: str, example: str | None = None) -> Any:
     """Return the field of one key; ``example`` is TOML for a key whose default cannot be written in it."""
-    # A factory, because Python 3.10 takes every dict for one that can be changed.
-    metadata = {"kind": kind, "default": default, "meaning": meaning, "example": example}
-    return field(default_factory=lambda: default, metadata=metadata)
+    return Key(default, kind, meaning, example)
 
 
 def _group(cls: type[Any], meaning: str) -> Any:
     return _key(cls(), Group(_kinds(cls)), meaning)
 
 
-def _kinds(cls: type[Any]) -> dict[str, Kind]:
-    return {f.name: f.metadata["kind"] for f in dataclasses.fields(cls)}
+def _kinds(cls: type[Frozen]) -> dict[str, Kind]:
+    return {name: key.kind for name, key in keys_of(cls).items()}
 
 
 _NAME = Text("a name without spaces", matching(r"[!-~]+"))
@@ -65,8 +89,7 @@ _KEY = "ASCII text without spaces"  # what a header can carry
 _PATH = matching(r"/[!-~]*")
 
 
-@dataclass(frozen=True)
-class RetrySettings:
+class RetrySettings(Frozen):
     """``retry``: when and how often a request is repeated."""
 
     max_attempts: int = _key(3, Integer(1), "Sends of one request in all, the first one counted.")
@@ -91,8 +114,7 @@ class RetrySettings:
     budget_floor: float = _key(10.0, Number(), "Repeats per second that are allowed beside the budget.")
 
 
-@dataclass(frozen=True)
-class RateLimitSettings:
+class RateLimitSettings(Frozen):
     """``rate_limit``: what is done about -1003 and 429, and how to stay clear of them."""
 
     wait: float = _key(60.0, Number(), "Seconds to wait after -1003 or 429 without a usable Retry-After.")
@@ -113,8 +135,7 @@ class RateLimitSettings:
         return tuple(map(parse_rate, texts))
 
 
-@dataclass(frozen=True)
-class ExemptSettings:
+class ExemptSettings(Frozen):
     """``circuit.exempt``: requests that an open circuit does not stop, because they reduce risk."""
 
     methods: tuple[str, ...] = _key(("DELETE",), ListOf(METHOD), "Methods that always pass.")
@@ -125,8 +146,7 @@ class ExemptSettings:
     )
 
 
-@dataclass(frozen=True)
-class CircuitSettings:
+class CircuitSettings(Frozen):
     """``circuit``: when sending is given up for a while."""
 
     fail_max: int = _key(5, Integer(1), "Failures in a row that open the circuit.")
@@ -154,8 +174,7 @@ class CircuitSettings:
     exempt: ExemptSettings = _group(ExemptSettings, "Requests that reduce risk: an open circuit never stops them.")
 
 
-@dataclass(frozen=True)
-class TokenSettings:
+class TokenSettings(Frozen):
     """``token``: where tokens come from, and where they go."""
 
     url: str | None = _key(
@@ -187,8 +206,7 @@ class TokenSettings:
     )
 
 
-@dataclass(frozen=True)
-class SigningSettings:
+class SigningSettings(Frozen):
     """``signing``: HMAC signatures."""
 
     api_key: str | None = _key(
@@ -214,8 +232,7 @@ class SigningSettings:
     )
 
 
-@dataclass(frozen=True)
-class OrdersSettings:
+class OrdersSettings(Frozen):
     """``orders``: what an order looks like, and how to find out what became of one."""
 
     paths: tuple[str, ...] = _key((), ListOf(PATTERN), "Paths of orders; empty: every POST with a client id is one.")
@@ -242,8 +259,7 @@ class OrdersSettings:
     )
 
 
-@dataclass(frozen=True)
-class SharedSettings:
+class SharedSettings(Frozen):
     """``shared``: what processes tell each other."""
 
     url: str | None = _key(
@@ -271,8 +287,7 @@ class SharedSettings:
     )
 
 
-@dataclass(frozen=True)
-class LogSettings:
+class LogSettings(Frozen):
     """``log``: what is logged."""
 
     level: str = _key(
@@ -295,8 +310,7 @@ def _policy(code: int) -> CodePolicy:
     return CodePolicy(info.recovery, info.executed) if info else CodePolicy(Recovery.NONE, Executed.UNKNOWN)
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Frozen):
     """All settings. Immutable, comparable, hashable; they pickle, and no secret is in their ``repr``.
 
     Made by :meth:`load` or :meth:`from_mapping`, which check what they are given; the constructor does not.
@@ -392,7 +406,7 @@ class Settings:
 
     @cached_property
     def _overridden(self) -> Mapping[str, Settings]:
-        plain = dataclasses.replace(self, per_origin=FrozenDict())
+        plain = self._replace(per_origin=FrozenDict())
         return FrozenDict({origin: ROOT.apply(plain, values) for origin, values in self.per_origin.items()})
 
     @property

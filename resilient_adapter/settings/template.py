@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
 from .kinds import Group
-from .schema import Settings
+from .schema import Settings, keys_of
 from .values import shown
 
 _HEAD = """\
@@ -30,15 +29,13 @@ def template() -> str:
 
 def _table(cls: type[Any], path: tuple[str, ...]) -> Iterator[str]:
     # Keys before tables: what follows a table's header belongs to it.
-    fields = sorted(dataclasses.fields(cls), key=lambda f: isinstance(f.metadata["kind"], Group))
-    for field in fields:
-        kind, default, meaning, example = (field.metadata[name] for name in ("kind", "default", "meaning", "example"))
-        if isinstance(kind, Group):
-            yield f"\n# {meaning}\n[{'.'.join((*path, field.name))}]"
-            yield from _table(type(default), (*path, field.name))
+    for name, key in sorted(keys_of(cls).items(), key=lambda item: isinstance(item[1].kind, Group)):
+        if isinstance(key.kind, Group):
+            yield f"\n# {key.meaning}\n[{'.'.join((*path, name))}]"
+            yield from _table(type(key.default), (*path, name))
             continue
-        yield from wrap(f"{meaning} Allowed: {kind.allowed}.", 118, initial_indent="# ", subsequent_indent="# ")
-        if example is None:
-            yield f"#{field.name} = {json.dumps(shown(default))}"
+        yield from wrap(f"{key.meaning} Allowed: {key.kind.allowed}.", 118, initial_indent="# ", subsequent_indent="# ")
+        if key.example is None:
+            yield f"#{name} = {json.dumps(shown(key.default))}"
         else:
-            yield f"# No default. Example: {field.name} = {example}"
+            yield f"# No default. Example: {name} = {key.example}"

@@ -78,7 +78,7 @@ def contenders(settings: Settings, scenario: Scenario) -> list[Contender]:
         settings: the settings. Their read timeout is replaced by the scenario's.
         scenario: what will happen to them.
     """
-    settings = dataclasses.replace(settings, mode="enforce", read_timeout=scenario.timeout)
+    settings = settings._replace(mode="enforce", read_timeout=scenario.timeout)
 
     def adapter(processes: int) -> Contender:
         def clients(scenario: Scenario, clock: VirtualClock, random: Callable[[], float]) -> Clients:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from ..core.frozen import Frozen
 from . import log
 
 
@@ -32,8 +32,7 @@ class EventName(str, Enum):
         return self.value
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Frozen):
     """One thing that the adapter did, or under ``mode="shadow"`` would have done.
 
     It holds no secret: no query string, header or body.
@@ -106,7 +105,7 @@ def fields(event: Event) -> dict[str, object]:
     """Return what a log line says of an event: everything but its name, its time and what is empty."""
     return {
         key: value
-        for key, value in vars(event).items()
+        for key, value in event._asdict().items()
         if key not in ("name", "time") and value not in (None, "", False)
     }
 
