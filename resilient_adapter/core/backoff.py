@@ -8,7 +8,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 # Nine digits are 31 years. Ten are an instant that was sent by mistake: believed, it would close an origin for decades.
-_DELAY_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+_DELAY_SECONDS = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
 
 
 def backoff(repeat: int, *, base: float, factor: float, jitter: float, max_wait: float, u: float) -> float:
@@ -46,7 +46,7 @@ def parse_retry_after(value: str | None, *, now: float, date: str | None = None)
     if value is None:
         return None
     value = value.strip()
-    if _DELAY_SECONDS.fullmatch(value):
+    if re.fullmatch(_DELAY_SECONDS, value):
         return float(value)
     until = _http_date(value)
     if until is None:

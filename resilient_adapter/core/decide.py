@@ -21,6 +21,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from .classify import Outcome
+from .frozen import Frozen
 from .model import Executed, Recovery
 
 
@@ -66,7 +67,7 @@ class Why(str, Enum):
         return self.value
 
 
-class Situation(NamedTuple):
+class Situation(Frozen):
     """All that a decision depends on.
 
     Attributes:

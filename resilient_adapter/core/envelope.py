@@ -17,12 +17,11 @@ from .model import Envelope
 
 # An integer as JSON writes it. Longer ones are no codes, and int() refuses digits by the thousand.
 _INTEGER = r"-?(?:0|[1-9][0-9]{0,17})"
-_CODE_IN_STRING = re.compile(_INTEGER)
 _CODE_FIRST = re.compile(
     rb'[ \t\r\n]*\{[ \t\r\n]*"code"[ \t\r\n]*:[ \t\r\n]*("?)(%b)\1[ \t\r\n]*[,}]' % _INTEGER.encode()
 )
 # A JSON object in any of the encodings that json.loads detects: a BOM, or the NULs of UTF-16 and UTF-32, before it.
-_OBJECT = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|(?:\0\0)?\xfe\xff)?[\0 \t\r\n]*\{")
+_OBJECT = rb"(?:\xef\xbb\xbf|\xff\xfe|(?:\0\0)?\xfe\xff)?[\0 \t\r\n]*\{"
 
 _NOTHING = Envelope(None)
 
@@ -45,7 +44,7 @@ def read_envelope(body: bytes) -> Envelope:
     null or a nested code does not. The message counts if it is a string. Of duplicate keys the last one
     wins, as with :func:`json.loads`. What ``response.json()`` would refuse has neither code nor message.
     """
-    if _OBJECT.match(body) is None:
+    if re.match(_OBJECT, body) is None:
         return _NOTHING
     try:
         fields = _decoder()(body)
@@ -63,7 +62,7 @@ def read_envelope(body: bytes) -> Envelope:
 def _integer(code: object) -> int | None:
     if type(code) is int:  # not isinstance: true and false are no codes
         return code
-    if isinstance(code, str) and _CODE_IN_STRING.fullmatch(code):
+    if isinstance(code, str) and re.fullmatch(_INTEGER, code):
         return int(code)
     return None
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
 else:
 
-    def dataclass_transform(**options):
+    def dataclass_transform(**_options):
+        """Tell type checkers what the constructor of a subclass takes (PEP 681), and do nothing."""
         return lambda cls: cls
 
 

@@ -11,14 +11,14 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 # a token for b must not be sent to a.
 _ORIGIN = re.compile(
     r"""
-    ([a-z][a-z0-9+.\-]*) ://
+    ([A-Za-z][A-Za-z0-9+.\-]*) ://
     (?: [^/?\#\\\x00-\x20\x7f]* @ )?                                    # user and password
-    ( \[ [0-9a-f:.]+ (?: %[^\]/?\#\\@\x00-\x20\x7f]+ )? \]              # an IPv6 address, with its zone
+    ( \[ [0-9A-Fa-f:.]+ (?: %[^\]/?\#\\@\x00-\x20\x7f]+ )? \]              # an IPv6 address, with its zone
     | [^/?\#\\@:\[\]\x00-\x20\x7f"<>^`{|}]+ )
     (?: : ([0-9]{0,5}) )?
     (?= [/?\#] | \Z )
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE,
 )
 
 

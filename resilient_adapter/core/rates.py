@@ -11,7 +11,7 @@ _UNITS = {
     **dict.fromkeys(("h", "hour"), 3600.0),
     **dict.fromkeys(("d", "day"), 86400.0),
 }
-_RATE = re.compile(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([a-z]+)\s*", re.IGNORECASE)
+_RATE = r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([A-Za-z]+)\s*"
 
 # A server that tells the used weight names the period in the header: a number and its largest unit, "1M", "10S".
 _PERIODS = ((86400, "D"), (3600, "H"), (60, "M"), (1, "S"))
@@ -33,7 +33,7 @@ def parse_rate(text: str) -> Rate:
     Raises:
         ValueError: the text is no rate, or one that lets nothing through.
     """
-    match = _RATE.fullmatch(text)
+    match = re.fullmatch(_RATE, text)  # compiled at its first use, which most programs never see
     unit = _UNITS.get(match[3].lower()) if match is not None else None
     if match is None or unit is None:
         raise ValueError('a rate is a number of requests per time: "10/s", "1200/min", "100/10s", "5000/h", "9/day"')

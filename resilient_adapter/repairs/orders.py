@@ -26,15 +26,17 @@ from requests import PreparedRequest, Response
 from ..clock import Clock
 from ..core.classify import Outcome
 from ..core.model import Executed
+from ..core.order import Intent, State
 from ..errors import JournalError, ResilienceError
 from ..settings.schema import OrdersSettings
-from ..state.journal import Intent, Journal, State, this_process
 from .parameters import add_parameter, parameters
 from .reconcile import StillUnknownError
 from .signing import caller_signature, strip_signature
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ..state.journal import Journal
 
 #: Doubts that a process keeps. None is ever dropped to make room, so beyond them no further order is sent.
 MAX_DOUBTS = 10_000
@@ -178,6 +180,8 @@ class Orders:
         """Return the journal at a path, the same one for all; None without a path."""
         if path is None:
             return None
+        from ..state.journal import Journal
+
         with self._lock:
             journal = self._journals.get(path)
             if journal is None:
@@ -480,6 +484,8 @@ class Submission:
 
     def _lead(self) -> None:
         self._leads = True
+        from ..state.journal import this_process
+
         self._holder = f"{this_process()}:{id(self._orders)}-{self._number}"
 
     def _follow(self, deadline: float) -> Response | None:

@@ -25,7 +25,7 @@ from .server_clock import SECONDS_BELOW, ServerClock
 
 _TIMESTAMP, _RECV_WINDOW, _SIGNATURE = "timestamp", "recvWindow", "signature"
 _DEFAULT_RECV_WINDOW = 5000
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 _Over = Literal["query", "body", "query+body", "query&body"]
 _Encoding = Literal["sent", "percent", "plain"]
@@ -122,7 +122,7 @@ class HmacSigner:
             raise ValueError("secret must not be empty")
         if type(recv_window) is not int or recv_window <= 0:
             raise ValueError(f"recv_window must be a whole number of milliseconds above 0, not {recv_window!r}")
-        if not _HEADER_NAME.fullmatch(key_header):
+        if not re.fullmatch(_HEADER_NAME, key_header):
             raise ValueError(f"key_header is not the name of a header: {key_header!r}")
         if isinstance(origins, str) or isinstance(paths, str):
             raise TypeError("origins and paths are sequences of strings, not one string")

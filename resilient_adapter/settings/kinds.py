@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
+from ..core.frozen import Frozen
 from ..core.origin import normalize_origin, origin_of
 from ..core.rates import parse_rate
 from ..errors import SettingsError
@@ -25,7 +26,7 @@ Tree = Any
 DEFAULT = "default"
 
 
-class Source(NamedTuple):
+class Source(Frozen):
     """Where settings are read from.
 
     Attributes:
@@ -39,7 +40,7 @@ class Source(NamedTuple):
     environ: Mapping[str, str]
 
 
-class Given(NamedTuple):
+class Given(Frozen):
     """A value that somebody gave, under the full name of its key; ``hide`` where it is never to be shown."""
 
     key: str
@@ -48,7 +49,7 @@ class Given(NamedTuple):
     hide: bool = False
 
 
-class Row(NamedTuple):
+class Row(Frozen):
     """A setting in effect: its dotted key, its value as it may be shown, and where the value came from."""
 
     key: str
@@ -56,7 +57,7 @@ class Row(NamedTuple):
     origin: str
 
 
-class Place(NamedTuple):
+class Place(Frozen):
     """A key in a source, or an item of its list, while it is being read."""
 
     source: Source

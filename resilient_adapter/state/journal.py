@@ -14,13 +14,13 @@ import contextlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import Clock
+from ..core.order import Intent, State
 from ..errors import JournalError
 
 if TYPE_CHECKING:
@@ -63,42 +63,7 @@ _PRUNE_EVERY = 1000  # intents
 _DAY = 86400.0
 
 
-class State(str, Enum):
-    """What is known of an order."""
-
-    SENT = "sent"  # on the wire, as far as its process knows
-    EXECUTED = "executed"
-    NOT_EXECUTED = "not_executed"
-    UNKNOWN = "unknown"
-    RESOLVED = "resolved"  # was unknown, until a person said that it may be sent again
-
-    def __str__(self) -> str:
-        return self.value
-
-
 _OPEN = (State.SENT, State.UNKNOWN)
-
-
-class Intent(NamedTuple):
-    """An order that is about to be sent.
-
-    Attributes:
-        id: what people call it: its client id, else its fingerprint.
-        key: what the same order is recognised by: the caller's client id, else the fingerprint.
-        client_id: what it can be looked up by, or None.
-        origin: scheme, host and port.
-        method: the request's method.
-        path: its path, without the query.
-        carry: parameters that a look-up needs beside the client id.
-    """
-
-    id: str
-    key: str
-    client_id: str | None
-    origin: str
-    method: str
-    path: str
-    carry: Mapping[str, str]
 
 
 class Entry(NamedTuple):
