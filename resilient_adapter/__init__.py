@@ -1,5 +1,7 @@
 """Resilience for `requests`: an adapter to mount, and the calls above it survive their API."""
 
+from typing import TYPE_CHECKING
+
 from .adapter import ResilientAdapter, resilience_of
 from .core.codes import explain
 from .errors import (
@@ -23,11 +25,28 @@ from .errors import (
     UnauthorizedError,
 )
 from .install import install, uninstall
-from .repairs.reconcile import OrderReconciler
-from .repairs.signing import HmacSigner
 from .repairs.token import Token
 from .settings import Settings
 from .telemetry.events import Event
+
+if TYPE_CHECKING:
+    from .repairs.reconcile import OrderReconciler
+    from .repairs.signing import HmacSigner
+else:
+    # What many programs never use is imported when it is asked for (PEP 562).
+    _ELSEWHERE = {"HmacSigner": ".repairs.signing", "OrderReconciler": ".repairs.reconcile"}
+
+    def __getattr__(name: str) -> object:
+        if name not in _ELSEWHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(_ELSEWHERE[name], __name__), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ApiError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from requests import PreparedRequest, Response
 
@@ -23,11 +23,13 @@ from .core.model import Executed, Recovery
 from .errors import JournalError
 from .inquiry import Inquiry, Lookup, Reconciler
 from .outgoing import Outgoing, Sender, is_replayable
-from .repairs.orders import Submission
 from .repairs.token import Refreshed
 from .runtime import Origin
 from .story import Story, detail_of
 from .telemetry.events import EventName, Telemetry
+
+if TYPE_CHECKING:
+    from .repairs.orders import Submission
 
 _INF = math.inf
 

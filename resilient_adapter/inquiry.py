@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from requests import PreparedRequest, Response
 
 from .clock import Clock
 from .errors import JournalError, ResilienceError
 from .outgoing import Outgoing
-from .repairs.orders import Submission
-from .repairs.reconcile import StillUnknownError
 from .story import Story
 from .telemetry.events import EventName
+
+if TYPE_CHECKING:
+    from .repairs.orders import Submission
 
 
 class Lookup:
@@ -102,6 +104,8 @@ class Inquiry:
 
     def _ask(self, sent_at: float) -> Response | None:
         if self._reconciler is None:
+            from .repairs.reconcile import StillUnknownError
+
             raise StillUnknownError("there is no reconciler to find out")
         return self._reconciler(self._outgoing.base, self._lookup(sent_at))
 

@@ -16,7 +16,6 @@ from urllib3.util import Timeout
 from . import transport
 from .clock import Clock
 from .repairs.parameters import parameters
-from .repairs.server_clock import parse_server_time
 from .repairs.signing import caller_signature
 from .repairs.token import Refreshed
 from .runtime import Origin
@@ -251,6 +250,8 @@ class Outgoing:
         return synced
 
     def _server_time(self, sender: Sender, deadline: float) -> int:
+        from .repairs.server_clock import parse_server_time
+
         origin = self._origin
         signing = origin.settings.signing
         url = getattr(origin.signer, "time_url", None) or origin.name + signing.time_path

@@ -28,15 +28,15 @@ from .errors import SettingsError
 from .guards.circuit import Circuit
 from .guards.rate_limit import RateLimit
 from .guards.retry_budget import RetryBudget
-from .repairs.orders import OrderRules, Orders, Submission
-from .repairs.reconcile import reconciler_from_settings
-from .repairs.server_clock import ServerClock
 from .repairs.token import Token, TokenKeeper
 from .repairs.token_source import source_from_settings
 from .settings.schema import Settings
 from .telemetry import log
 
 if TYPE_CHECKING:
+    from .repairs.orders import OrderRules, Orders, Submission
+    from .repairs.reconcile import OrderReconciler
+    from .repairs.server_clock import ServerClock
     from .repairs.shared_token import Cipher, SharedToken
     from .state.store import Store
 
@@ -96,7 +96,7 @@ class Origin:
         settings: Settings,
         clock: Clock,
         credentials: Credentials,
-        orders: Orders,
+        orders: Callable[[], Orders],
         store: Store | None,
         *,
         plain: bool,
@@ -108,9 +108,9 @@ class Origin:
         self.shadow = settings.mode == "shadow"
         self.token = credentials.token_for(name)
         self.signer, self.server_clock = credentials.signer_for(name)
-        self.reconciler = reconciler_from_settings(settings)
+        self.reconciler = _reconciler_from_settings(settings)
         self._orders = orders
-        self._order_rules = OrderRules(name, settings.orders)
+        self._order_rules: OrderRules | None = None
         self.rules = rules_of(settings)
         self.timeout = (settings.connect_timeout or None, settings.read_timeout or None)
         self.deadline = settings.deadline or float("inf")
@@ -135,7 +135,11 @@ class Origin:
 
     def submission(self, request: PreparedRequest) -> Submission | None:
         """Return a call's dealings with the order that a request asks for, or None where it is no order."""
-        return self._orders.submission(self._order_rules, request)
+        if self._order_rules is None:
+            from .repairs.orders import OrderRules
+
+            self._order_rules = OrderRules(self.name, self.settings.orders)
+        return self._orders().submission(self._order_rules, request)
 
     def circuit(self, url: str) -> Circuit:
         """Return the circuit that a request to a URL goes through."""
@@ -213,7 +217,6 @@ class Runtime:
         clock: the clock that everything goes by.
 
     Attributes:
-        orders: the orders in doubt, and their journals.
         store: what is shared with other processes, or None.
 
     Raises:
@@ -238,7 +241,21 @@ class Runtime:
         self._given = (token_source, signer)
         self.store = shared_store(settings, clock)
         self._credentials = Credentials(settings, token_source, signer, clock, store=self.store)
-        self.orders = Orders(clock)
+        self._orders: Orders | None = None
+
+    @property
+    def orders(self) -> Orders:
+        """The orders in doubt, and their journals. Made with the first POST: what only reads does without."""
+        if self._orders is None:
+            from .repairs.orders import Orders
+
+            with self._lock:
+                self._orders = self._orders or Orders(self._clock)
+        return self._orders
+
+    def in_doubt(self) -> bool:
+        """Return whether there is a doubt about an order, which must not be forgotten."""
+        return self._orders is not None and self._orders.in_doubt()
 
     def origin(self, url: str) -> Origin:
         """Return what is kept for the origin of a URL."""
@@ -270,12 +287,13 @@ class Runtime:
         if (settings.token, settings.signing) != (self.settings.token, self.settings.signing):
             credentials = Credentials(settings, *self._given, self._clock, only=name, store=self.store)
         plain = bool(self._own) and name not in self._own
-        return Origin(name, settings, self._clock, credentials, self.orders, self.store, plain=plain)
+        return Origin(name, settings, self._clock, credentials, lambda: self.orders, self.store, plain=plain)
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
         self._lock = threading.Lock()
-        self.orders.reset_after_fork()
+        if self._orders is not None:
+            self._orders.reset_after_fork()
         for origin in self._origins.values():
             origin.reset_after_fork()
 
@@ -349,6 +367,8 @@ class Credentials:
             if hasattr(signer, "server_clock"):
                 # A copy of ours that rides our clock: the same signer may serve others, with another clock.
                 self._signer = copy.copy(signer)
+                from .repairs.server_clock import ServerClock
+
                 self._server_clock = ServerClock(clock, recv_window=signer.recv_window)
                 self._signer.server_clock = self._server_clock
 
@@ -404,6 +424,14 @@ def _shared_token(
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _reconciler_from_settings(settings: Settings) -> OrderReconciler | None:
+    if settings.orders.query_path is None:
+        return None
+    from .repairs.reconcile import reconciler_from_settings
+
+    return reconciler_from_settings(settings)
 
 
 def _signer_from_settings(settings: Settings) -> Any:
@@ -498,7 +526,7 @@ def shared_runtime(
             runtime = Runtime(settings, token_source=token_source, signer=signer, clock=clock)
             _shared.runtimes[key] = runtime
             _shared.alive.add(runtime)
-            _bound(_shared.runtimes, MAX_RUNTIMES, lambda one: one.orders.in_doubt())
+            _bound(_shared.runtimes, MAX_RUNTIMES, Runtime.in_doubt)
         else:
             _shared.runtimes.move_to_end(key)
     return runtime

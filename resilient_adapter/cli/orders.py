@@ -79,8 +79,9 @@ def _resolve(journal: Journal, identity: str) -> int:
 def _reconcile(journal: Journal, settings: Settings) -> int:
     """Ask the server about each order that is unknown. Returns how many still are."""
     from ..adapter import ResilientAdapter
+    from ..core.order import State
     from ..repairs.reconcile import StillUnknownError, reconciler_from_settings
-    from ..state.journal import State, this_process
+    from ..state.journal import this_process
 
     left = 0
     holder = this_process()
