@@ -25,16 +25,16 @@ from .errors import (
     UnauthorizedError,
 )
 from .install import install, uninstall
-from .repairs.token import Token
 from .settings import Settings
 from .telemetry.events import Event
 
 if TYPE_CHECKING:
     from .repairs.reconcile import OrderReconciler
     from .repairs.signing import HmacSigner
+    from .repairs.token import Token
 else:
     # What many programs never use is imported when it is asked for (PEP 562).
-    _ELSEWHERE = {"HmacSigner": ".repairs.signing", "OrderReconciler": ".repairs.reconcile"}
+    _ELSEWHERE = {"HmacSigner": ".repairs.signing", "OrderReconciler": ".repairs.reconcile", "Token": ".repairs.token"}
 
     def __getattr__(name: str) -> object:
         if name not in _ELSEWHERE:

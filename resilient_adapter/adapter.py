@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -15,10 +15,12 @@ from .clock import SYSTEM_CLOCK, Clock
 from .core.report import Resilience
 from .errors import SettingsError
 from .inquiry import Lookup
-from .repairs.token import Token
 from .runtime import Signer, shared_runtime
 from .settings.schema import Settings
 from .telemetry.events import Event, Telemetry
+
+if TYPE_CHECKING:
+    from .repairs.token import Token
 
 _MAX_POOLS = 64
 _INNER_RETRIES = (

@@ -23,7 +23,6 @@ from .core.model import Executed, Recovery
 from .errors import JournalError
 from .inquiry import Inquiry, Lookup, Reconciler
 from .outgoing import Outgoing, Sender, is_replayable
-from .repairs.token import Refreshed
 from .runtime import Origin
 from .story import Story, detail_of
 from .telemetry.events import EventName, Telemetry
@@ -360,6 +359,8 @@ class Call:
         self._repaired |= {repair}
         outgoing, story = self.outgoing, self.story
         if repair is Repair.REFRESH_TOKEN:
+            from .repairs.token import Refreshed
+
             how = outgoing.refresh(self.deadline)
             if how is Refreshed.NOT_NEEDED and not self._swapped:
                 # Nothing was refreshed, so the call still may: a script that logs in by itself carries a token that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -16,10 +16,12 @@ from urllib3.util import Timeout
 from . import transport
 from .clock import Clock
 from .repairs.parameters import parameters
-from .repairs.signing import caller_signature
-from .repairs.token import Refreshed
+from .repairs.signed import caller_signature
 from .runtime import Origin
 from .telemetry.events import EventName
+
+if TYPE_CHECKING:
+    from .repairs.token import Refreshed
 
 _INF = math.inf
 
@@ -222,6 +224,8 @@ class Outgoing:
         return how
 
     def _tell_refresh(self, how: Refreshed | None) -> None:
+        from .repairs.token import Refreshed
+
         if how is Refreshed.BY_US:
             self.news.append((EventName.REFRESH, "a new token"))
         elif how is Refreshed.FAILED:

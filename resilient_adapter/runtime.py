@@ -28,8 +28,6 @@ from .errors import SettingsError
 from .guards.circuit import Circuit
 from .guards.rate_limit import RateLimit
 from .guards.retry_budget import RetryBudget
-from .repairs.token import Token, TokenKeeper
-from .repairs.token_source import source_from_settings
 from .settings.schema import Settings
 from .telemetry import log
 
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from .repairs.reconcile import OrderReconciler
     from .repairs.server_clock import ServerClock
     from .repairs.shared_token import Cipher, SharedToken
+    from .repairs.token import Token, TokenKeeper
     from .state.store import Store
 
 #: Bounds of what is shared: a day of calls to ever new hosts and paths must not grow without end.
@@ -348,7 +347,7 @@ class Credentials:
         self._token = self._signer = self._server_clock = None
         self._token_origins: Set[str] = frozenset()
         self._signer_origins: Set[str] = frozenset()
-        source = source_from_settings(settings) if token_source is None else token_source
+        source = _source_from_settings(settings) if token_source is None else token_source
         if source is not None:
             self._token_origins = {only} if only is not None else frozenset(settings.token_origins)
             self._token = _keeper(settings, source, clock, store, self._token_origins)
@@ -384,6 +383,17 @@ class Credentials:
         return None, None
 
 
+# What these settings ask for is imported only where they do.
+
+
+def _source_from_settings(settings: Settings) -> Callable[[], str | Token] | None:
+    if settings.token.source is None and settings.token.url is None:
+        return None
+    from .repairs.token_source import source_from_settings
+
+    return source_from_settings(settings)
+
+
 def _keeper(
     settings: Settings,
     source: Callable[[], str | Token],
@@ -392,6 +402,8 @@ def _keeper(
     origins: Set[str],
 ) -> TokenKeeper:
     token, retry = settings.token, settings.retry
+    from .repairs.token import TokenKeeper
+
     return TokenKeeper(
         source,
         header=token.header,

@@ -19,13 +19,8 @@ from requests import PreparedRequest
 from urllib3.util import parse_url
 
 from resilient_adapter.repairs.server_clock import ServerClock
-from resilient_adapter.repairs.signing import (
-    CallerSigned,
-    HmacSigner,
-    SigningVariant,
-    caller_signature,
-    strip_signature,
-)
+from resilient_adapter.repairs.signed import CallerSigned, caller_signature, strip_signature
+from resilient_adapter.repairs.signing import HmacSigner, SigningVariant
 from resilient_adapter.testing import FakeClock
 
 KEY, SECRET = "the-key", "the-secret"

@@ -4,8 +4,6 @@ The envelope's code outranks the HTTP status; a body without an integer code, or
 judged by its status.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

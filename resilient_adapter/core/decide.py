@@ -14,8 +14,6 @@ In order:
 Under ``mode="shadow"`` the decision is taken all the same, and delivered instead of done.
 """
 
-from __future__ import annotations
-
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import NamedTuple

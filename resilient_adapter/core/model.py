@@ -3,8 +3,6 @@
 Values only. Nothing here does anything, so every layer may import it.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What is written down of an order: what it is, and what is known of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple

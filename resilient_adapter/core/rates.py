@@ -1,7 +1,5 @@
 """Rates: how many requests in how many seconds, read from text such as ``"1200/min"``, and what a server counted."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What a call went through, as its caller sees it: ``response.resilience``."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from .model import CodeInfo, Recovery

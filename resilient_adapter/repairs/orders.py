@@ -31,7 +31,7 @@ from ..errors import JournalError, ResilienceError
 from ..settings.schema import OrdersSettings
 from .parameters import add_parameter, parameters
 from .reconcile import StillUnknownError
-from .signing import caller_signature, strip_signature
+from .signed import caller_signature, strip_signature
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..clock import Clock
+from .signed import SECONDS_BELOW
 
 # Seconds that two clocks may drift apart in a second. RFC 5905 reckons with 15 ppm for a disciplined clock; commodity
 # quartz without discipline is specified at about 50.
@@ -24,9 +25,7 @@ _DRIFT = 50e-6
 # The server's own clock is read in whole milliseconds.
 _RESOLUTION = 0.001
 
-# As seconds since the epoch, 10**11 is the year 5138; as milliseconds, March 1973. 10**14 ms is the year 5138 again,
-# and beyond it only finer units are plausible. So the size alone tells the unit.
-SECONDS_BELOW = 10**11
+# 10**14 ms is the year 5138, and beyond it only finer units are plausible.
 _MILLISECONDS_BELOW = 10**14
 
 

@@ -21,10 +21,25 @@ from requests import PreparedRequest
 
 from ..clock import SYSTEM_CLOCK
 from ..core.origin import normalize_origin
-from .server_clock import SECONDS_BELOW, ServerClock
+from .server_clock import ServerClock
+from .signed import (
+    DEFAULT_RECV_WINDOW,
+    RECV_WINDOW,
+    SECONDS_BELOW,
+    SIGNATURE,
+    TIMESTAMP,
+    Parts,
+    as_bytes,
+    as_text,
+    form_of,
+    name_of,
+    parts_of,
+    sent_at_of,
+    set_form,
+    split_url,
+    timestamp_of,
+)
 
-_TIMESTAMP, _RECV_WINDOW, _SIGNATURE = "timestamp", "recvWindow", "signature"
-_DEFAULT_RECV_WINDOW = 5000
 _HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 _Over = Literal["query", "body", "query+body", "query&body"]
@@ -52,17 +67,6 @@ _VARIANTS = tuple(
     for ordered in (False, True)
     for over in get_args(_Over)
 )
-
-
-class CallerSigned(NamedTuple):
-    """A request that its caller signed.
-
-    Attributes:
-        expires_at: when its receive window ends, in seconds since the epoch by the server's clock. 0.0, long over,
-            where its timestamp cannot be read for certain.
-    """
-
-    expires_at: float
 
 
 class HmacSigner:
@@ -109,7 +113,7 @@ class HmacSigner:
         api_key: str,
         secret: str,
         *,
-        recv_window: int = _DEFAULT_RECV_WINDOW,
+        recv_window: int = DEFAULT_RECV_WINDOW,
         key_header: str = "X-MBX-APIKEY",
         time_url: str | None = None,
         origins: Iterable[str] = (),
@@ -182,24 +186,22 @@ class HmacSigner:
 
     def __call__(self, request: PreparedRequest) -> None:
         """Sign the request, in place."""
-        base, query, fragment = _split_url(request)
-        form = _form(request)
+        base, query, fragment = split_url(request)
+        form = form_of(request)
         parameters = [
-            (name, value)
-            for name, value in _decode(query) + _decode(form or "")
-            if name not in (_TIMESTAMP, _SIGNATURE)
+            (name, value) for name, value in _decode(query) + _decode(form or "") if name not in (TIMESTAMP, SIGNATURE)
         ]
-        if not any(name == _RECV_WINDOW for name, _ in parameters):
-            parameters.append((_RECV_WINDOW, str(self.recv_window)))
-        parameters.append((_TIMESTAMP, str(self.server_clock.now_ms())))
+        if not any(name == RECV_WINDOW for name, _ in parameters):
+            parameters.append((RECV_WINDOW, str(self.recv_window)))
+        parameters.append((TIMESTAMP, str(self.server_clock.now_ms())))
         # Sorted by name alone, which is stable: repeated names keep their order.
         payload = urlencode(sorted(parameters, key=itemgetter(0)), errors="surrogateescape")
-        signed = f"{payload}&{_SIGNATURE}={self._sign(payload)}"
+        signed = f"{payload}&{SIGNATURE}={self._sign(payload)}"
         if form is None:
             request.url = f"{base}?{signed}{fragment}"
         else:
             request.url = base + fragment
-            _set_form(request, signed)
+            set_form(request, signed)
         request.headers[self.key_header] = self._api_key
 
     def reproduces(self, request: PreparedRequest) -> SigningVariant | None:
@@ -208,17 +210,17 @@ class HmacSigner:
         None where none of them does, so that nothing is ever signed by a guess: also where the request carries another
         key, more than one timestamp or signature, or a timestamp whose unit cannot be told.
         """
-        parts = _parts(request)
-        signatures = parts.values(_SIGNATURE)
-        if len(signatures) != 1 or _sent_at(parts) is None:
+        parts = parts_of(request)
+        signatures = parts.values(SIGNATURE)
+        if len(signatures) != 1 or sent_at_of(parts) is None:
             return None
         key = request.headers.get(self.key_header)
-        if key is not None and not hmac.compare_digest(_bytes(_text(key)), _bytes(self._api_key)):
+        if key is not None and not hmac.compare_digest(as_bytes(as_text(key)), as_bytes(self._api_key)):
             return None
-        theirs = _bytes(signatures[0])
+        theirs = as_bytes(signatures[0])
         for variant in _VARIANTS:
-            payload = parts.payload(variant)
-            if payload is not None and hmac.compare_digest(_bytes(self._sign(payload)), theirs):
+            payload = _payload(parts, variant)
+            if payload is not None and hmac.compare_digest(as_bytes(self._sign(payload)), theirs):
                 return variant
         return None
 
@@ -235,142 +237,28 @@ class HmacSigner:
         Raises:
             ValueError: the request is not one that ``reproduces`` accepts.
         """
-        parts = _parts(request)
-        written = _timestamp(parts)
-        if written is None or len(parts.values(_SIGNATURE)) != 1:
+        parts = parts_of(request)
+        written = timestamp_of(parts)
+        if written is None or len(parts.values(SIGNATURE)) != 1:
             raise ValueError("the request carries no signature of its caller that can be made afresh")
         now = self.server_clock.now_ms()
-        parts = parts.replace(_TIMESTAMP, str(now // 1000 if written < SECONDS_BELOW else now))
-        payload = parts.payload(variant)
+        parts = parts.replace(TIMESTAMP, str(now // 1000 if written < SECONDS_BELOW else now))
+        payload = _payload(parts, variant)
         if payload is None:
             raise ValueError("the request was not signed in this way")
-        parts = parts.replace(_SIGNATURE, self._sign(payload))
-        base, query, fragment = _split_url(request)
+        parts = parts.replace(SIGNATURE, self._sign(payload))
+        base, query, fragment = split_url(request)
         if query:
             request.url = f"{base}?{'&'.join(parts.query)}{fragment}"
         if parts.form is not None:
-            _set_form(request, "&".join(parts.form))
+            set_form(request, "&".join(parts.form))
 
     def _sign(self, payload: str) -> str:
-        return hmac.digest(_bytes(self._secret), _bytes(payload), "sha256").hex()
-
-
-def caller_signature(request: PreparedRequest) -> CallerSigned | None:
-    """Return when the request's own signature ends, or None where it carries none.
-
-    A request is signed where it has both a ``signature`` and a ``timestamp`` parameter, in its query or its form body.
-    The receive window is its own ``recvWindow``, else 5000 ms; one that is not a whole number counts as none at all.
-    """
-    parts = _parts(request)
-    if not (parts.values(_SIGNATURE) and parts.values(_TIMESTAMP)):
-        return None
-    sent_at = _sent_at(parts)
-    if sent_at is None:
-        return CallerSigned(expires_at=0.0)
-    windows = [_whole(value) or 0 for value in parts.values(_RECV_WINDOW)]
-    # Which of several windows the server goes by is not known: the shortest is safe.
-    return CallerSigned(expires_at=(sent_at + min(windows, default=_DEFAULT_RECV_WINDOW)) / 1000)
-
-
-def strip_signature(query: str) -> str:
-    """Return a query or form without its ``timestamp`` and ``signature``, the rest as it stands.
-
-    Two requests with the same rest ask for the same thing.
-    """
-    return "&".join(
-        segment for segment in query.split("&") if segment and _name(segment) not in (_TIMESTAMP, _SIGNATURE)
-    )
-
-
-class _Parts(NamedTuple):
-    """A request's parameters as they are on the wire: encoded ``name=value`` segments in their order."""
-
-    query: list[str]
-    form: list[str] | None  # None: there is no form body
-    other: str  # the text of a body that is no form, "" where there is none or it cannot be replayed
-
-    def values(self, name: str) -> list[str]:
-        return [_value(segment) for segment in self.query + (self.form or []) if _name(segment) == name]
-
-    def replace(self, name: str, value: str) -> _Parts:
-        def put(segments: list[str]) -> list[str]:
-            return [
-                f"{segment.partition('=')[0]}={value}" if _name(segment) == name else segment for segment in segments
-            ]
-
-        return self._replace(query=put(self.query), form=None if self.form is None else put(self.form))
-
-    def payload(self, variant: SigningVariant) -> str | None:
-        """Return what is signed by this variant, None where the request has no such thing."""
-
-        def text(segments: list[str]) -> str:
-            kept = [segment for segment in segments if _name(segment) != _SIGNATURE]
-            if variant.ordered:
-                kept.sort(key=_name)
-            return "&".join(_ENCODINGS[variant.encoding](segment) for segment in kept)
-
-        body = self.other if self.form is None else text(self.form)
-        if variant.over == "query":
-            payload = text(self.query)
-        elif variant.over == "body":
-            payload = body
-        elif variant.over == "query+body":
-            payload = text(self.query) + body
-        else:
-            payload = "" if self.form is None else text(self.query + self.form)
-        return payload or None
-
-
-def _parts(request: PreparedRequest) -> _Parts:
-    query = _split_url(request)[1]
-    form = _form(request)
-    other = _text(request.body) if form is None and isinstance(request.body, (str, bytes)) else ""
-    return _Parts(_segments(query), None if form is None else _segments(form), other)
-
-
-def _segments(encoded: str) -> list[str]:
-    return encoded.split("&") if encoded else []
-
-
-def _split_url(request: PreparedRequest) -> tuple[str, str, str]:
-    """Return what comes before the query, the query, and the fragment with its ``#``; together the URL, unchanged."""
-    rest, mark, fragment = (request.url or "").partition("#")
-    base, _, query = rest.partition("?")
-    return base, query, mark + fragment
-
-
-def _form(request: PreparedRequest) -> str | None:
-    """Return a form body's text, None where the body is anything else."""
-    if not isinstance(request.body, (str, bytes)) or request.headers.get("Content-Encoding"):
-        return None
-    media_type = _text(request.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
-    return _text(request.body) if media_type == "application/x-www-form-urlencoded" else None
-
-
-def _set_form(request: PreparedRequest, form: str) -> None:
-    request.body = _bytes(form) if isinstance(request.body, bytes) else form
-    request.headers["Content-Length"] = str(len(_bytes(form)))
-
-
-# Surrogates carry bytes that are no UTF-8 through str and back, unchanged.
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def _bytes(value: str) -> bytes:
-    return value.encode("utf-8", "surrogateescape")
+        return hmac.digest(as_bytes(self._secret), as_bytes(payload), "sha256").hex()
 
 
 def _decode(encoded: str) -> list[tuple[str, str]]:
     return parse_qsl(encoded, keep_blank_values=True, errors="surrogateescape")
-
-
-def _name(segment: str) -> str:
-    return unquote_plus(segment.partition("=")[0], errors="surrogateescape")
-
-
-def _value(segment: str) -> str:
-    return unquote_plus(segment.partition("=")[2], errors="surrogateescape")
 
 
 def _plain(segment: str) -> str:
@@ -384,18 +272,22 @@ def _percent(segment: str) -> str:
 _ENCODINGS: dict[str, Callable[[str], str]] = {"sent": str, "percent": _percent, "plain": _plain}
 
 
-def _whole(text: str) -> int | None:
-    # With 15 digits it would be microseconds, for which there is no rule: nothing is signed by a guess.
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 14 else None
+def _payload(parts: Parts, variant: SigningVariant) -> str | None:
+    """Return what is signed by this variant, None where the request has no such thing."""
 
+    def text(segments: list[str]) -> str:
+        kept = [segment for segment in segments if name_of(segment) != SIGNATURE]
+        if variant.ordered:
+            kept.sort(key=name_of)
+        return "&".join(_ENCODINGS[variant.encoding](segment) for segment in kept)
 
-def _timestamp(parts: _Parts) -> int | None:
-    """Return the one timestamp, in its own unit; None where there is not exactly one, or its unit cannot be told."""
-    written = parts.values(_TIMESTAMP)
-    return (_whole(written[0]) or None) if len(written) == 1 else None
-
-
-def _sent_at(parts: _Parts) -> int | None:
-    """Return the one timestamp in milliseconds."""
-    value = _timestamp(parts)
-    return value * 1000 if value is not None and value < SECONDS_BELOW else value
+    body = parts.other if parts.form is None else text(parts.form)
+    if variant.over == "query":
+        payload = text(parts.query)
+    elif variant.over == "body":
+        payload = body
+    elif variant.over == "query+body":
+        payload = text(parts.query) + body
+    else:
+        payload = "" if parts.form is None else text(parts.query + parts.form)
+    return payload or None
