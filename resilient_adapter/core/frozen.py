@@ -29,20 +29,23 @@ class Frozen:
 
     #: The names of the fields, in their order; called as msgspec's structs call them.
     __struct_fields__: ClassVar[tuple[str, ...]] = ()
-    _defaults: ClassVar[Mapping[str, Any]] = {}
+    _names: ClassVar[frozenset[str]]
+    _defaults: ClassVar[Mapping[str, Any]]
     _values: ClassVar[Any]
 
     def __init_subclass__(cls) -> None:
         names = cls.__struct_fields__ = (*cls.__struct_fields__, *cls.__annotations__)
+        cls._names = frozenset(names)
         cls._defaults = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
         cls._values = attrgetter(*names)
 
     def __init__(self, *args: Any, **values: Any) -> None:
         names = self.__struct_fields__
-        given = dict(zip(names, args, strict=False))
         fields = self.__dict__
-        fields.update(self._defaults, **given | values)
-        if len(given) < len(args) or not given.keys().isdisjoint(values) or fields.keys() != set(names):
+        fields.update(self._defaults)
+        fields.update(zip(names, args, strict=False), **values)
+        twice = len(args) > len(names) or not values.keys().isdisjoint(names[: len(args)])
+        if twice or fields.keys() != self._names:
             raise TypeError(f"{type(self).__name__} takes each of its fields once: {', '.join(names)}")
 
     def _asdict(self) -> dict[str, Any]:

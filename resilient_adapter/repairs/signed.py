@@ -5,10 +5,11 @@ Apart from signing, because every call that fails asks this, and few programs si
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from requests import PreparedRequest
+
+from ..core.frozen import Frozen
 
 TIMESTAMP, RECV_WINDOW, SIGNATURE = "timestamp", "recvWindow", "signature"
 DEFAULT_RECV_WINDOW = 5000
@@ -17,7 +18,7 @@ DEFAULT_RECV_WINDOW = 5000
 SECONDS_BELOW = 10**11
 
 
-class CallerSigned(NamedTuple):
+class CallerSigned(Frozen):
     """A request that its caller signed.
 
     Attributes:
@@ -55,7 +56,7 @@ def strip_signature(query: str) -> str:
     )
 
 
-class Parts(NamedTuple):
+class Parts(Frozen):
     """A request's parameters as they are on the wire: encoded ``name=value`` segments in their order."""
 
     query: list[str]
