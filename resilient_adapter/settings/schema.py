@@ -14,7 +14,6 @@ from ..core.codes import CODES
 from ..core.frozen import Frozen
 from ..core.model import Executed, Recovery
 from ..core.origin import origin_of
-from ..state.address import check_store_url
 from .kinds import (
     CODE,
     HEADER,
@@ -89,6 +88,12 @@ _NAME = Text("a name without spaces", matching(r"[!-~]+"))
 _FIELD = r"[^\s.]+(?:\.[^\s.]+)*"
 _KEY = "ASCII text without spaces"  # what a header can carry
 _PATH = matching(r"/[!-~]*")
+
+
+def _check_store_url(url: str) -> None:
+    from ..state.address import check_store_url  # few programs share
+
+    check_store_url(url)
 
 
 class RetrySettings(Frozen):
@@ -272,7 +277,7 @@ class SharedSettings(Frozen):
         Url(
             "redis://HOST, rediss://HOST, redis+sentinel://HOST,HOST/SERVICE, unix:///SOCKET or file:///PATH",
             r"rediss?(?:\+sentinel)?://[!-~]+|unix://[!-~]+|file:///[^?#\0]+",
-            check_store_url,
+            _check_store_url,
         ),
         "Where circuits, cooldowns, pacing and refreshes are shared between processes.",
         '"redis://localhost:6379/0"',
