@@ -7,7 +7,6 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.cookiejar import Cookie, CookieJar
 from typing import Any
 
@@ -184,7 +183,7 @@ def test_a_missing_message_is_the_tables(code: int, msg: str | None, expected: s
 def test_a_code_of_the_settings_has_their_record() -> None:
     """A code that only the settings list is an ApiError with the record they made of it."""
     table = with_policies({-1999: (Recovery.RETRY, Executed.NO)})
-    outcome = classify_response(replace(RULES, table=table), method="GET", status=200, code=-1999, msg=None)
+    outcome = classify_response(RULES._replace(table=table), method="GET", status=200, code=-1999, msg=None)
     error: Any = errors.api_error(outcome, WHAT, request_of(), None)
     assert type(error) is ra.ApiError and error.info is table[-1999] and error.response is None
 

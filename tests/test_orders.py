@@ -24,7 +24,7 @@ from resilient_adapter.core.origin import origin_of
 from resilient_adapter.repairs import orders as module
 from resilient_adapter.repairs.orders import OrderRules, fingerprint
 from resilient_adapter.repairs.reconcile import StillUnknownError
-from resilient_adapter.state.journal import Journal, State
+from resilient_adapter.state.journal import Journal, State, this_process
 from resilient_adapter.testing import FakeClock, Fault
 from resilient_adapter.testing.orders import ORDER_PATH, OrderGateway
 
@@ -1005,7 +1005,7 @@ def test_whoever_holds_an_order_for_ever_is_not_waited_for_beyond_the_deadline(
     )
     line = journal.intend(intent)
     journal.note([line], State.UNKNOWN)
-    assert journal.hold([line], module.this_process() + ":elsewhere")
+    assert journal.hold([line], this_process() + ":elsewhere")
     with pytest.raises(OutcomeUnknownError):
         script.order()
     assert exchange.received() == []

@@ -34,6 +34,18 @@ def test_everything_else_at_the_top_is_a_module_or_private() -> None:
     assert others == modules
 
 
+def test_what_is_imported_late_is_as_public_as_the_rest() -> None:
+    """``dir()``, a star import and pickling know every name; what is no name of ours is an AttributeError as ever."""
+    assert set(dir(resilient_adapter)) >= PUBLIC
+    namespace: dict[str, object] = {}
+    exec("from resilient_adapter import *", namespace)
+    assert namespace.keys() >= PUBLIC
+    for name in PUBLIC:
+        assert pickle.loads(pickle.dumps(getattr(resilient_adapter, name))) is namespace[name]
+    with pytest.raises(AttributeError, match="has no attribute 'HmacSinger'"):
+        _ = resilient_adapter.HmacSinger  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_public_names_have_docstrings(name: str) -> None:
     """Each public name says what it is for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import logging
@@ -119,8 +118,7 @@ def test_an_event_has_the_fields_of_the_contract() -> None:
 
     There is none for a query, a header or a body: what has no place to be kept cannot be told by mistake.
     """
-    names = [field.name for field in dataclasses.fields(Event)]
-    assert " ".join(names) == "name time origin method path attempt code status recovery wait detail shadow"
+    assert " ".join(event()._asdict()) == "name time origin method path attempt code status recovery wait detail shadow"
     assert event().shadow is False
 
 
@@ -128,7 +126,7 @@ def test_an_event_is_a_value() -> None:
     """Listeners may keep events, compare them, and change none for those after them."""
     assert event() == event() and event() != event(attempt=2)
     assert len({event(), event()}) == 1
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="cannot be changed"):
         event().wait = 0.0  # type: ignore[misc]
 
 
