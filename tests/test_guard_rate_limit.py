@@ -321,13 +321,37 @@ class TestUsedWeight:
         assert limit.estimate(ORDERS) == 0.0
 
     def test_a_turn_given_back_is_no_slot_of_others(self, clock: FakeClock) -> None:
-        """What others took stays taken."""
+        """What the server has counted stays taken, and a turn of long ago is nothing to give back."""
         limit = make(clock, rates=(Rate(5, 10.0),))
         waiter = limit.enter(ORDERS)
         limit.poll(waiter)
-        limit.observed({"X-MBX-USED-WEIGHT-10S": "5"})
+        for used in ("4", "5"):
+            limit.observed({"X-MBX-USED-WEIGHT-10S": used})
+        late = limit.enter(ORDERS)
         limit.leave(waiter)
-        assert limit.estimate(ORDERS) > 0.0
+        assert limit.poll(late) > 0.0
+        clock.advance(10.05)
+        assert limit.poll(late) == 0.0
+        clock.advance(10.05)
+        limit.observed({"X-MBX-USED-WEIGHT-10S": "1"})
+        limit.leave(late)
+        assert limit.estimate(ORDERS) == 0.0
+
+    def test_alone_with_the_server_its_count_says_nothing(self, clock: FakeClock) -> None:
+        """As long as it counts our own requests only, whenever its windows begin, ours are as wide as ever."""
+        limit = make(clock, rates=(Rate(5, 10.0),))
+        used = [0]
+        sent = 0
+        for step in range(1000):
+            if step % 100 == 37:
+                used = [0]
+            if not limit.estimate(ORDERS):
+                go(limit, clock)
+                used[0] += 1
+                sent += 1
+                limit.observed({"X-MBX-USED-WEIGHT-10S": str(used[0])})
+            clock.advance(0.1)
+        assert sent == 5 * 10
 
 
 def _interrupt(*_: object) -> None:

@@ -5,6 +5,7 @@ Neither locks nor reads a clock: :class:`~resilient_adapter.guards.rate_limit.Ra
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,7 +66,7 @@ class SlidingWindow:
 
     def used(self, now: float) -> int:
         """Return how many slots are taken at a time."""
-        late = sum(stamp > now - self._period for stamp in self._stamps)
+        late = len(self._stamps) - bisect_right(self._stamps, now - self._period)
         return max(0, late * self._per_stamp - (self._per_stamp - self._filled))
 
     def saved(self) -> list[float]:

@@ -92,10 +92,14 @@ class RateLimit:
         self._lock = threading.Lock()
         self._sends = Window(_MEASURED_OVER, clock, _BUCKETS)
         self.sent: Callable[[], None] = self._sends.add
-        self._windows: list[Slots] = [SlidingWindow(rate) for rate in settings.rates]
-        headers = ((used_weight_header(rate.period), rate) for rate in settings.rates)
-        self._headers = [(name, rate) for name, rate in headers if name is not None]
-        self._told: dict[str, FixedWindow] = {}  # the server's windows, once its headers have told of them
+        own = [SlidingWindow(rate) for rate in settings.rates]
+        self._windows: list[Slots] = [*own]
+        self._headers = [
+            (header, rate, window)
+            for rate, window in zip(settings.rates, own, strict=True)
+            if (header := used_weight_header(rate.period)) is not None
+        ]
+        self._told: dict[str, FixedWindow] = {}  # the server's windows, by header, where others share them
         self._lanes = _lanes()
         self._number = 0
         self._latest: Waiter | None = None  # who took the latest slot
@@ -147,20 +151,23 @@ class RateLimit:
         """Take note of the weight that the server says was used by all who share its limit (``X-MBX-USED-WEIGHT-1M``).
 
         Where ``rate_limit.rate`` has a window of the same period, what others use is then not ours to send, nor what
-        requests weigh beyond one. A value that is no weight is passed over.
+        requests weigh beyond one. As long as the server counts no more than we do, our own window is all that it takes.
+        A value that is no weight is passed over.
 
         Arguments:
             headers: those of a response, by names in any case.
         """
-        for name, rate in self._headers:
+        for name, rate, own in self._headers:
             used = parse_used_weight(headers.get(name))
-            if used is not None:
-                with self._lock:
-                    now = self._now()
-                    window = self._told.get(name)
-                    if window is None:
-                        window = self._told[name] = FixedWindow(rate, now)
-                        self._windows.append(window)
+            if used is None:
+                continue
+            with self._lock:
+                now = self._now()
+                window = self._told.get(name)
+                if window is None and used > own.used(now):
+                    window = self._told[name] = FixedWindow(rate, now)
+                    self._windows.append(window)
+                if window is not None:
                     window.observed(used, now)
 
     def remaining(self) -> float:
