@@ -68,6 +68,7 @@ NO_SERVERS = [
 def test_the_address_of_a_server(url: str, address: RedisAddress) -> None:
     """Host, port, sentinels and service; the rest is redis-py's to read. The settings take it too."""
     assert redis_address(url) == address
+    assert repr(address) == f"RedisAddress({address.shown})"
     check_store_url(url)
     assert Settings.from_mapping({"shared": {"url": url}}).shared.url == url
     assert isinstance(open_backend(url, "n"), RedisBackend)

@@ -1133,3 +1133,15 @@ class TestRedis:
         """Whatever the server's version, and whatever redis-py makes of it."""
         found = redis_module.trouble(error, "n")
         assert told in found and "hunter" not in found
+
+    def test_a_server_that_repeats_the_password(self) -> None:
+        """Neither the error nor what it came from shows it."""
+
+        def talk(connection: socket.socket) -> None:
+            connection.recv(65536)
+            connection.sendall(b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n")
+
+        with serving(talk) as port, pytest.raises(StoreError) as failure:
+            RedisBackend(f"redis://:hunter2@127.0.0.1:{port}", "n").keys()
+        assert str(failure.value).endswith("it refuses: unknown command 'AUTH'")
+        assert failure.value.__cause__ is failure.value.__context__ is None

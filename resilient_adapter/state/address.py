@@ -49,6 +49,9 @@ class RedisAddress(NamedTuple):
     sentinels: Sequence[Host] = ()
     service: str = ""
 
+    def __repr__(self) -> str:
+        return f"RedisAddress({self.shown})"
+
 
 def check_store_url(url: str) -> None:
     """See to it that a URL says where a store is.

@@ -47,14 +47,15 @@ class Listener(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop listening. Never raises."""
+        """Stop listening; nothing is heard any more. Never raises. Not while another thread waits in ``heard``."""
         ...
 
 
 class Backend(Protocol):
     """Keeps records. Thread-safe. Connects when it is first used, and again after a failure.
 
-    No operation takes longer than :data:`TIMEOUT` seconds, connecting included, and none is tried again by itself.
+    No operation takes much longer than :data:`TIMEOUT` seconds, and as long again where it has to connect first; none
+    is tried again by itself.
     """
 
     def swap(self, key: str, version: int, value: str | None, ttl: float, *, tell: bool = True) -> Seen:
@@ -68,7 +69,7 @@ class Backend(Protocol):
             tell: whether listeners hear of it.
 
         Returns:
-            the record as it is now, ``swapped`` if this changed it.
+            the record as it is now, ``swapped`` if this changed it. To remove what is not there succeeds.
 
         Raises:
             StoreError: nobody can say whether it was changed.
@@ -84,7 +85,7 @@ class Backend(Protocol):
         ...
 
     def keys(self) -> Sequence[str]:
-        """Return the names of all records.
+        """Return the names of all records. It looks through the whole store: for people, not for a request.
 
         Raises:
             StoreError: they could not be read.

@@ -18,14 +18,16 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..clock import SYSTEM_CLOCK
 from .address import Host, redis_address, written
 from .backend import TIMEOUT, Seen, StoreError
+
+T = TypeVar("T")
 
 _KEPT_OPEN = 8  # connections
 _BATCH = 500  # names in one round trip, and changes that are heard at a time
@@ -117,35 +119,40 @@ class RedisBackend:
         return f"Redis at {self._address.shown}"
 
     def swap(self, key: str, version: int, value: str | None, ttl: float, *, tell: bool = True) -> Seen:
-        with self._translated():
+        def swap() -> Seen:
             channel = self._channel_name() if tell else ""
             args = [version, max(1, round(ttl * 1000)), channel, key, *([] if value is None else [value])]
             swapped, found, now_value, now = self._run(_SWAP, [key], *args)
             return Seen(key, int(found), now_value, int(now) / 1e6, swapped == 1)
 
+        return self._attempt(swap)
+
     def read(self, keys: Sequence[str]) -> list[Seen]:
-        found: list[Seen] = []
-        with self._translated():
+        def read() -> list[Seen]:
+            found: list[Seen] = []
             for start in range(0, len(keys), _BATCH):
                 batch = keys[start : start + _BATCH]
                 now, records = self._run(_READ, batch)
                 found += (_seen(key, record, int(now) / 1e6) for key, record in zip(batch, records, strict=True))
-        return found
+            return found
+
+        return self._attempt(read)
 
     def keys(self) -> list[str]:
-        pattern = re.sub(r"([\[\]*?\\^])", r"\\\1", self._prefix) + "*"
-        found: dict[str, None] = {}  # SCAN may tell of one twice
-        with self._translated():
+        def scan() -> list[str]:
             self._run(_READ, [""])  # unlike SCAN, it is sent on to the node of a cluster that has our names
-            cursor = "0"
-            while True:
-                cursor, names = self._call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            pattern = re.sub(r"([\[\]*?\\^])", r"\\\1", self._prefix) + "*"
+            found: dict[str, None] = {}  # SCAN may tell of one twice
+            cursor = ""
+            while cursor != "0":
+                cursor, names = self._call("SCAN", cursor or "0", "MATCH", pattern, "COUNT", 1000)
                 found.update(dict.fromkeys(name[len(self._prefix) :] for name in names))
-                if cursor == "0":
-                    return list(found)
+            return list(found)
+
+        return self._attempt(scan)
 
     def listen(self) -> RedisListener:
-        with self._translated():
+        def subscribe() -> RedisListener:
             connection = self._connected()
             try:
                 connection.send_command("SUBSCRIBE", self._channel_name())
@@ -153,7 +160,9 @@ class RedisBackend:
             except BaseException:
                 connection.disconnect()
                 raise
-        return RedisListener(self, connection)
+            return RedisListener(self, connection)
+
+        return self._attempt(subscribe)
 
     def reset_after_fork(self) -> None:
         self._idle = []  # redis-py closes its copy of a parent's socket, and says nothing on it
@@ -163,18 +172,19 @@ class RedisBackend:
             while True:
                 self._idle.pop().disconnect()
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn what goes wrong into a StoreError; whoever comes next connects afresh."""
+    def _attempt(self, operation: Callable[[], T]) -> T:
+        """Return what an operation returns. What goes wrong is a StoreError, and whoever comes next connects afresh."""
         errors = _exceptions()
         try:
-            yield
+            return operation()
+        except StoreError as error:
+            failure = error
         # ValueError: a record that is not ours. TypeError: a URL that is not quite redis-py's.
-        except (errors.RedisError, OSError, ValueError, TypeError, FutureTimeoutError, StoreError) as error:
-            self.close()
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(f"{self} cannot be used: {trouble(error, self._namespace)}") from error
+        except (errors.RedisError, OSError, ValueError, TypeError, FutureTimeoutError) as error:
+            failure = StoreError(f"{self} cannot be used: {trouble(error, self._namespace)}")
+        self.close()
+        # Out here, lest the server's own text hang on in the error's context: it may repeat a password.
+        raise failure
 
     def _run(self, script: _Script, keys: Sequence[str], *args: object) -> Any:
         rest = (len(keys), *(self._prefix + key for key in keys), *args)
@@ -305,16 +315,18 @@ class RedisListener:
             return []
         if self._connection is None:
             raise StoreError(f"{self._backend} is not listened to any more")
+        connection, self._connection = self._connection, None
         try:
-            with self._backend._translated():
-                return self._heard(self._connection, SYSTEM_CLOCK.monotonic() + timeout)
+            changes = self._backend._attempt(lambda: self._heard(connection, timeout))
         except BaseException:
-            self._connection.disconnect()
-            self._connection = None  # it would connect again by itself, and not be subscribed
+            connection.disconnect()  # for good: it would connect again by itself, and not be subscribed
             raise
+        self._connection = connection
+        return changes
 
-    def _heard(self, connection: _Connection, end: float) -> list[Seen]:
+    def _heard(self, connection: _Connection, timeout: float) -> list[Seen]:
         now = SYSTEM_CLOCK.monotonic
+        end = now() + timeout
         changes: list[Seen] = []
         while True:
             # What has begun to arrive is waited for, but not what comes after it.
