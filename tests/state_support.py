@@ -40,11 +40,12 @@ file.TIMEOUT = redis.TIMEOUT = 10.0  # a busy machine is not what is tested
 """
 
 
-def light_process(script: str, *args: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a process that imports of the package only what keeps records."""
+def light_process(script: str, *args: str, libraries: bool = True, **options: Any) -> subprocess.Popen[str]:
+    """Start a process that imports of the package only what keeps records; with no library but Python's own, sooner."""
     # Coverage takes time too, and a killed process has nothing to tell it.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    return subprocess.Popen([sys.executable, "-c", _LIGHT + script, *args], env=environ, text=True, **options)
+    flags = [] if libraries else ["-S"]
+    return subprocess.Popen([sys.executable, *flags, "-c", _LIGHT + script, *args], env=environ, text=True, **options)
 
 
 def add_words(url: str) -> None:

@@ -579,7 +579,7 @@ os.chmod(folder, 0o700)
         with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
             if os.geteuid() == 0:
                 os.chown(folder, 65534, -1)
-            with light_process(script, folder, stdout=subprocess.PIPE) as process:
+            with light_process(script, folder, libraries=False, stdout=subprocess.PIPE) as process:
                 told_there = process.communicate(timeout=60)[0]
         assert told_there.startswith("StoreError the file /tmp/") and told in told_there
 
@@ -664,7 +664,7 @@ os.chmod(folder, 0o700)
         random.seed(1)
         version = 0
         for _ in range(5):
-            writers = [light_process(script, str(path), stdout=subprocess.PIPE) for _ in range(4)]
+            writers = [light_process(script, str(path), libraries=False, stdout=subprocess.PIPE) for _ in range(4)]
             for writer in writers:
                 assert writer.stdout is not None
                 writer.stdout.readline()
