@@ -173,9 +173,12 @@ class Outgoing:
             left: seconds until the deadline; infinity without one.
             own: it is for our own HTTPAdapter, which takes urllib3's Timeout.
         """
-        if self._origin.shadow:
+        origin = self._origin
+        if origin.shadow:
             return self._timeout
-        timeout = self._origin.timeout if self._timeout is None else self._timeout
+        if self._timeout is None and origin.patience < left and self.stretch == 1.0:
+            return origin.timeout
+        timeout = origin.timeout if self._timeout is None else self._timeout
         if not _is_timeout(timeout):
             return timeout  # requests itself says what is wrong with it
         connect, read = timeout_parts(timeout)

@@ -44,6 +44,7 @@ MAX_RUNTIMES = 64
 MAX_ORIGINS = 1024
 MAX_CIRCUITS = 1024
 _MAX_SPELLINGS = 4 * MAX_ORIGINS
+_INF = float("inf")
 
 Signer = Callable[[Any], object]
 
@@ -60,6 +61,8 @@ class Origin:
         signer: what signs its requests, or None.
         server_clock: the server's time, for a signer that reads it.
         reconciler: finds out about orders, as the settings describe it, or None.
+        timeout: connect and read timeout of a send whose caller gave none, in seconds; None for no limit.
+        patience: their sum, the longest that such a send is silent; infinity for no limit.
     """
 
     __slots__ = (
@@ -77,6 +80,7 @@ class Origin:
         "idempotency_headers",
         "lease",
         "name",
+        "patience",
         "plain",
         "rate_limit",
         "reconciler",
@@ -112,7 +116,8 @@ class Origin:
         self._order_rules: OrderRules | None = None
         self.rules = rules_of(settings)
         self.timeout = (settings.connect_timeout or None, settings.read_timeout or None)
-        self.deadline = settings.deadline or float("inf")
+        self.patience = (self.timeout[0] or _INF) + (self.timeout[1] or _INF)
+        self.deadline = settings.deadline or _INF
         # A probe may take as long as one send may.
         self.lease = min((settings.connect_timeout or 60.0) + (settings.read_timeout or 60.0), self.deadline)
         self.idempotency_headers = tuple(settings.retry.idempotency_headers)
