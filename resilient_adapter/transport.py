@@ -190,11 +190,13 @@ def _readable(raw: object) -> bool:
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
     length = raw.length_remaining
     size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
-    first = _read_piece(raw, size, clock, deadline, decode_content=True)
-    if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
+    # Where there is nothing to decode, urllib3's decoder would only copy each piece into a buffer and out again.
+    encoded = "Content-Encoding" in raw.headers
+    first = _read_piece(raw, size, clock, deadline, decode_content=encoded)
+    if raw.length_remaining == 0 and not encoded:
         return first
-    piece = _read_piece(raw, size, clock, deadline, decode_content=True) if first else b""
-    if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
+    piece = _read_piece(raw, size, clock, deadline, decode_content=encoded) if first else b""
+    if raw.length_remaining == 0 and not encoded:
         return first + piece  # one that just overflows the reader's buffer comes in two
     body = io.BytesIO()
     body.write(first)
@@ -202,7 +204,7 @@ def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes
     while piece:
         body.write(piece)
         del piece
-        piece = _read_piece(raw, size, clock, deadline, decode_content=True)
+        piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
     return body.getvalue()
 
 
