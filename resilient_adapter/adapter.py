@@ -18,6 +18,7 @@ from .inquiry import Lookup
 from .runtime import Signer, shared_runtime
 from .settings.schema import Settings
 from .telemetry.events import Event, Telemetry
+from .transport import make_response
 
 if TYPE_CHECKING:
     from .repairs.token import Token
@@ -211,6 +212,10 @@ class ResilientAdapter(HTTPAdapter):
         path = request.path_url
         # What begins with two slashes has been sent in different ways by different releases of requests.
         return super().request_url(request, proxies) if proxies or path.startswith("//") else path
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
+        """Return a response; HTTPAdapter's own, kept from looking for cookies where the server set none."""
+        return make_response(super().build_response, req, resp)
 
     def _reset_after_fork(self) -> None:
         # A connection shared with the parent would mix up whose answer is whose. The pools are replaced, not closed:

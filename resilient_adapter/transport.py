@@ -10,6 +10,7 @@ import http.client
 import io
 import ssl
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -140,6 +141,33 @@ def conceal_raw_url(response: requests.Response, sent: str, shown: str) -> None:
     """Put the caller's own URL in what ``response.raw.geturl()`` tells, in place of the one that was signed."""
     if getattr(response.raw, "_request_url", None) == sent:
         response.raw._request_url = shown
+
+
+# --- making a response ---------------------------------------------------------------------------------------------
+
+
+def make_response(
+    build: Callable[[requests.PreparedRequest, Any], requests.Response], request: requests.PreparedRequest, raw: Any
+) -> requests.Response:
+    """Return ``build(request, raw)``, requests' own way to make a response, without its search for cookies.
+
+    For each response requests parses the URL and takes a jar's lock to find that there is no ``Set-Cookie``. It does
+    without where it sees no original response, so that is out of its sight where there is nothing to find.
+
+    Args:
+        build: HTTPAdapter's ``build_response``.
+        request: what was sent.
+        raw: urllib3's response.
+    """
+    original = getattr(raw, "_original_response", None)
+    message = getattr(original, "msg", None)
+    if message is None or "Set-Cookie" in message:
+        return build(request, raw)
+    raw._original_response = None
+    try:
+        return build(request, raw)
+    finally:
+        raw._original_response = original
 
 
 # --- reading a body ------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ import gzip
 import http.client
 import io
 import ssl
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 import urllib3
 from requests import exceptions as rx
+from requests.adapters import HTTPAdapter
 from urllib3 import exceptions as ux
 
 from resilient_adapter import transport
@@ -252,3 +254,51 @@ def test_raw_urls() -> None:
     transport.conceal_raw_url(response(made), "/other", "/y")
     assert made.geturl() == "/x"
     transport.conceal_raw_url(response(io.BytesIO()), "/x", "/y")
+
+
+class TestResponsesAreMade:
+    """Responses are requests' own, made without the search for cookies where there are none."""
+
+    @staticmethod
+    def raw(headers: dict[str, str], *, original: Any = True) -> Any:
+        """Return what urllib3 brings: a response with, or without, http.client's own in it."""
+        if original is True:
+            message = http.client.HTTPMessage()
+            for name, value in headers.items():
+                message[name] = value
+            original = SimpleNamespace(msg=message)
+        return urllib3.HTTPResponse(
+            io.BytesIO(b"{}"), headers=headers, status=200, preload_content=False, original_response=original
+        )
+
+    @pytest.mark.parametrize(
+        ("headers", "original"),
+        [
+            ({"X": "1", "Content-Type": "application/json"}, True),
+            ({"Set-Cookie": "a=1"}, True),
+            ({"set-cookie": "a=1; Max-Age=0"}, True),
+            ({"Set-Cookie": "a=1"}, None),
+        ],
+    )
+    def test_as_requests_makes_them(self, headers: dict[str, str], original: Any) -> None:
+        """Every attribute is what HTTPAdapter gives it, its cookies with it; the raw response is left as it was."""
+        request = requests.Request("GET", "http://origin.example/x").prepare()
+        raw = self.raw(headers, original=original)
+        before = dict(vars(raw))
+        build = HTTPAdapter().build_response
+        ours, theirs = transport.make_response(build, request, raw), build(request, raw)
+        assert vars(raw) == before and ours.cookies.get_dict() == theirs.cookies.get_dict()
+        told = {name: value for name, value in vars(theirs).items() if name not in ("cookies", "connection")}
+        assert {name: vars(ours)[name] for name in told} == told and vars(ours).keys() == vars(theirs).keys()
+
+    def test_one_that_cannot_be_made(self) -> None:
+        """What building raises comes through, and the raw response is whole again."""
+        raw = self.raw({})
+        original = raw._original_response
+
+        def build(request: Any, raw: Any) -> requests.Response:
+            raise LookupError(raw._original_response)
+
+        with pytest.raises(LookupError, match="None"):
+            transport.make_response(build, requests.PreparedRequest(), raw)
+        assert raw._original_response is original
