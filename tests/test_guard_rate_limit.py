@@ -281,6 +281,7 @@ class TestUsedWeight:
             ({"X-MBX-USED-WEIGHT-10S": "3"}, 3),
             ({"x-mbx-used-weight-10s": "3"}, 3),
             ({"X-MBX-USED-WEIGHT-10S": "1"}, 5),  # that was us
+            ({"X-MBX-USED-WEIGHT-10S": "2"}, 5),  # that may have been us, a while ago
             ({"X-MBX-USED-WEIGHT-10S": "600"}, 0),
             ({"X-MBX-USED-WEIGHT-1M": "19"}, 1),
             ({"X-MBX-USED-WEIGHT-1M": "19", "X-MBX-USED-WEIGHT-10S": "6"}, 0),

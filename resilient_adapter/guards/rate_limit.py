@@ -42,6 +42,10 @@ _CATCH_UP = 0.05
 # Those behind others ask again this often: the others may leave, and a rate that is probing back up grows.
 _ASK_AGAIN = 0.25
 
+# Requests that were long on their way may leave the server's window after ours: so much of a limit that it counts more
+# than we do is no sign that somebody else uses it.
+_LATE = 0.05
+
 
 def _lanes() -> tuple[list[int], ...]:
     """Return an empty line: the numbers of those who wait, ascending, by priority."""
@@ -151,8 +155,8 @@ class RateLimit:
         """Take note of the weight that the server says was used by all who share its limit (``X-MBX-USED-WEIGHT-1M``).
 
         Where ``rate_limit.rate`` has a window of the same period, what others use is then not ours to send, nor what
-        requests weigh beyond one. As long as the server counts no more than we do, our own window is all that it takes.
-        A value that is no weight is passed over.
+        requests weigh beyond one. As long as the server counts hardly more than we do, our own window is enough. A
+        value that is no weight is passed over.
 
         Arguments:
             headers: those of a response, by names in any case.
@@ -164,7 +168,7 @@ class RateLimit:
             with self._lock:
                 now = self._now()
                 window = self._told.get(name)
-                if window is None and used > own.used(now):
+                if window is None and used > own.used(now) + max(1.0, _LATE * rate.limit):
                     window = self._told[name] = FixedWindow(rate, now)
                     self._windows.append(window)
                 if window is not None:
