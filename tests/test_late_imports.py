@@ -49,7 +49,7 @@ def test_the_usual_loads_no_module_that_requests_does_not_load(gateway: Gateway,
 
 
 SELDOM = {
-    "cli", "core.order", "core.rates", "repairs.orders", "repairs.reconcile", "repairs.server_clock",
+    "cli", "core.order", "repairs.orders", "repairs.reconcile", "repairs.server_clock",
     "repairs.shared_token", "repairs.signing", "repairs.token", "repairs.token_source", "guards.circuit_storage",
     "guards.shared_circuit", "guards.shared_pace", "simulation", "state.address", "state.journal", "state.store",
     "testing",
@@ -89,11 +89,6 @@ NEEDED = {
     "a reconciler": (
         "from resilient_adapter import OrderReconciler; OrderReconciler('/order')",
         {"resilient_adapter.repairs.reconcile"},
-    ),
-    "pacing": (
-        PLAIN + OURS + "session.mount('http://', ResilientAdapter(Settings.from_mapping({'rate_limit': "
-        "{'rate': '10/s'}})))\n" + CALL,
-        {"resilient_adapter.core.rates"},
     ),
     "a POST": (PLAIN + OURS + MOUNT + "session.post(sys.argv[1])", {"resilient_adapter.repairs.orders"}),
     "a journal": (

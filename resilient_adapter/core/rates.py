@@ -13,7 +13,7 @@ _RATE = r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([A-Za-z]+)\s*"
 
 # A server that tells the used weight names the period in the header: a number and its largest unit, "1M", "10S".
 _PERIODS = ((86400, "D"), (3600, "H"), (60, "M"), (1, "S"))
-_WEIGHT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_WEIGHT = r"[0-9]{1,9}"
 
 
 class Rate(NamedTuple):
@@ -55,4 +55,4 @@ def used_weight_header(period: float) -> str | None:
 
 def parse_used_weight(value: object) -> int | None:
     """Return the weight that a header tells, or None where it is missing, malformed, or of ten digits or more."""
-    return int(value) if isinstance(value, str) and _WEIGHT.fullmatch(value.strip()) else None
+    return int(value) if isinstance(value, str) and re.fullmatch(_WEIGHT, value.strip()) else None

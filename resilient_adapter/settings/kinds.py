@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..core.frozen import Frozen
 from ..core.origin import normalize_origin, origin_of
+from ..core.rates import parse_rate
 from ..errors import SettingsError
 from .values import HIDDEN, CredentialUrl, FrozenDict, Secret, SecretDict, leaves, merge, shown
 
@@ -614,8 +615,6 @@ def matching(pattern: str) -> Callable[[str], str]:
 
 
 def _rate(text: str) -> str:
-    from ..core.rates import parse_rate  # few programs pace themselves
-
     parse_rate(text)
     return text
 

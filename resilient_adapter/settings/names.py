@@ -8,9 +8,7 @@ from typing import cast
 
 from .kinds import Group, dotted
 from .schema import ROOT
-
-PREFIX = "RESILIENT_ADAPTER"
-FILE_VARIABLE = f"{PREFIX}_SETTINGS"
+from .sources import FILE_VARIABLE, PREFIX
 
 Path = tuple[str, ...]
 

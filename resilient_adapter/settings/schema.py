@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..core.codes import CODES
 from ..core.frozen import Frozen
 from ..core.model import Executed, Recovery
 from ..core.origin import origin_of
+from ..core.rates import Rate, parse_rate
 from .kinds import (
     CODE,
     HEADER,
@@ -39,9 +40,6 @@ from .kinds import (
     matching,
 )
 from .values import FrozenDict, SecretDict
-
-if TYPE_CHECKING:
-    from ..core.rates import Rate
 
 
 class Key:
@@ -138,11 +136,8 @@ class RateLimitSettings(Frozen):
     @property
     def rates(self) -> tuple[Rate, ...]:
         """``rate`` as numbers: none, one or several."""
-        if self.rate is None:
-            return ()
-        from ..core.rates import parse_rate
-
-        return tuple(map(parse_rate, (self.rate,) if isinstance(self.rate, str) else self.rate))
+        texts = (self.rate,) if isinstance(self.rate, str) else self.rate or ()
+        return tuple(map(parse_rate, texts))
 
 
 class ExemptSettings(Frozen):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import SettingsError
-from .checks import check
 from .kinds import Kind, Place, Row, Source, Tree
-from .names import FILE_VARIABLE, PREFIX, nearest_variable
 from .schema import ROOT, Settings
 from .values import merge
+
+PREFIX = "RESILIENT_ADAPTER"
+FILE_VARIABLE = f"{PREFIX}_SETTINGS"
 
 _FILE = "resilient_adapter.toml"
 _PYPROJECT = "pyproject.toml"
@@ -65,7 +66,10 @@ def _made(trees: list[Tree]) -> Loaded:
     for above in trees:
         tree = merge(tree, above)
     settings = ROOT.apply(Settings(), ROOT.values(tree))
-    check(settings, tree)
+    if tree:  # defaults contradict nothing
+        from .checks import check
+
+        check(settings, tree)
     return Loaded(settings, tree)
 
 
@@ -97,6 +101,8 @@ def _environment_tree(variables: Mapping[str, tuple[str, str]], environ: Mapping
         path = _key_of(capitals)
         kind = _kind_at(path)
         if kind is None:
+            from .names import nearest_variable
+
             raise SettingsError(
                 f"environment variable {name}: unknown key; the nearest known is {nearest_variable(name)}"
                 " (two underscores between levels)"
