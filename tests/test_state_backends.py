@@ -293,6 +293,16 @@ class TestContract:
         thread.join()
         listener.close()
 
+    def test_a_listener_is_closed_by_another_thread(self, backend: Backend) -> None:
+        """Whoever waits in it comes back when the time is over at the latest, and hears nothing then."""
+        listener = backend.listen()
+        thread = threading.Timer(0.05, listener.close)
+        thread.start()
+        assert listener.heard(0.2) == []
+        thread.join()
+        backend.swap("k", 0, "v", LONG)
+        assert listener.heard(0.1) == []
+
     @pytest.mark.parametrize(
         "text", ["", " ", "é \u0000 \U0001f600 \n\r\n", '{"a": "\\"/"}', "x" * 300_000, "0", "12 34", "*?[a]^\\"]
     )
@@ -911,7 +921,7 @@ class TestRedis:
 
     def test_a_user_who_may_not(self, server: ValkeyServer) -> None:
         """Write, tell, listen, or touch these keys: the text says what is needed."""
-        allowed = users(server, "~{n}:*", "&{n}:*", "+@all")
+        allowed = users(server, "~{n}:*", "resetchannels", "&{n}:*", "+@all")
         assert allowed.swap("k", 0, "v", LONG).swapped
         allowed.listen().close()
         allowed.close()

@@ -47,7 +47,7 @@ class Listener(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop listening; nothing is heard any more. Never raises. Not while another thread waits in ``heard``."""
+        """Stop listening; nothing is heard any more. Never raises. A thread that waits in ``heard`` may wait on."""
         ...
 
 

@@ -311,7 +311,6 @@ class RedisListener:
 
     def heard(self, timeout: float) -> list[Seen]:
         if self._closed:
-            self.close()
             return []
         if self._connection is None:
             raise StoreError(f"{self._backend} is not listened to any more")
@@ -322,6 +321,8 @@ class RedisListener:
             connection.disconnect()  # for good: it would connect again by itself, and not be subscribed
             raise
         self._connection = connection
+        if self._closed:  # meanwhile, by another thread
+            self.close()
         return changes
 
     def _heard(self, connection: _Connection, timeout: float) -> list[Seen]:
