@@ -86,7 +86,7 @@ class Record:
         store = self._store
         for _ in range(_TRIES):
             with self._lock:
-                version, value = self._version, self.value
+                version, value, at = self._version, self.value, self._at
             now = store.now()
             wanted = change(value, now)
             if wanted is None:
@@ -94,7 +94,7 @@ class Record:
             seen = store.swap(self.key, version, wanted, tell=self._tell)
             if seen is None:
                 return self._alone(change)
-            self._take(seen)
+            self._take(seen, at)
             if seen.swapped:
                 return Result(wanted.value, seen.now, changed=True)
         return Result(self.value, store.now(), changed=False)
@@ -110,22 +110,32 @@ class Record:
             seen: the record.
             removed: that it has no value is somebody's doing. It may also have ended, or its store have lost it.
         """
-        if seen.now < self._at or not self._take(seen):
-            return
-        if self._heard is not None and (removed or seen.value is not None):
+        if self._take(seen) and self._heard is not None and (self.value is not None or (removed and not seen.version)):
             self._heard(self.value, seen.now)
+
+    def doubt(self) -> None:
+        """Take whatever is heard next for news: by the time of another store perhaps, and over what was done alone."""
+        with self._lock:
+            self._version, self._at = -1, float("-inf")
 
     def reset_after_fork(self) -> None:
         """Replace the lock: a thread that does not exist in this process may have held it."""
         self._lock = threading.Lock()
 
-    def _take(self, seen: Seen) -> bool:
-        """Keep what was seen; return whether it is news."""
+    def _take(self, seen: Seen, asked_at: float | None = None) -> bool:
+        """Keep what was seen, unless it is old news; return whether it is news.
+
+        Args:
+            seen: the record.
+            asked_at: the store's time of what was known when the store was asked, where this is its answer. That is old
+                only if something newer has been heard since: the store's clock may have been set back.
+        """
         value = _parsed(seen.value)
-        version = 0 if value is None else seen.version
         with self._lock:
-            news = version != self._version
-            self._version, self.value, self._at = version, value, seen.now
+            if seen.now < self._at and self._at != asked_at:
+                return False
+            news = seen.version != self._version
+            self._version, self.value, self._at = seen.version, value, seen.now
         return news
 
     def _alone(self, change: Callable[[Any, float], Change | None]) -> Result:
@@ -134,7 +144,7 @@ class Record:
             wanted = change(self.value, now)
             if wanted is None:
                 return Result(self.value, now, changed=False)
-            self.value, self._at = wanted.value, now
+            self.value = wanted.value
             return Result(wanted.value, now, changed=True)
 
 
@@ -222,14 +232,17 @@ class Store:
         Raises:
             StoreError: the store cannot be reached, or changes may have gone unheard.
         """
-        if self._listener is None:
-            self._listener = self.backend.listen()
+        listener = self._listener
+        if listener is None:
+            listener = self._listener = self.backend.listen()
             if self._failed:
                 # One that can be read may still not be written to: it is not back before it is.
                 self.backend.swap(f"writable:{random.getrandbits(64):x}", 0, "1", 1.0, tell=False)
+                for record in self._alive():
+                    record.doubt()
             # Only now, lest a change between the two goes unheard.
             self._read(self._alive(), failed=False)
-        for seen in self._listener.heard(timeout):
+        for seen in listener.heard(timeout):  # not self's: who is told may close the store
             with self._lock:
                 records = list(self._records.get(seen.key, ()))
             for record in records:
@@ -336,7 +349,7 @@ def _parsed(text: str | None) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # not ours: whoever changes it writes one that is
 
 
@@ -346,6 +359,14 @@ def remaining(until: float, length: float, now: float) -> float:
     A store's clock that was set back would otherwise keep a circuit open, or an origin closed, for as long.
     """
     return max(0.0, min(until - now, length))
+
+
+def time_left(value: Any, now: float) -> float:
+    """Return seconds until the end that a record, or a part of one, tells of; 0.0 where it tells of none."""
+    try:
+        return remaining(float(value["until"]), float(value["for"]), now)
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return 0.0
 
 
 def every(backend: Backend) -> Iterable[tuple[str, Any, float]]:
