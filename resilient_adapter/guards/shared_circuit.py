@@ -53,7 +53,7 @@ def view(value: Any, now: float) -> View | None:
             str(probe["id"]) if lease else None,
             lease,
         )
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return None
 
 
@@ -227,7 +227,10 @@ class SharedCircuit(Circuit):
             raise
         if ours:
             with self._lock:
-                self._probe = admitted  # also where news of before have come in between
+                # Also where news of before have come in between.
+                self._closed = None
+                self._probe = admitted
+                self._half_open(0 if seen is None else seen.successes)
             return admitted
         super().release(admitted)
         self._take(seen)
@@ -242,6 +245,10 @@ class SharedCircuit(Circuit):
             super().release(ticket)
             self._take(seen)
             return None
+        with self._lock:
+            if ticket is self._probe:
+                # One more than are counted here, perhaps: others' may not have been heard of yet.
+                self._half_open((self._settings.success_threshold if seen is None else seen.successes) - 1)
         changed = super().record(ticket, Health.SUCCESS)
         # The store's own word may have been heard sooner than its answer.
         return changed or (Transition(HALF_OPEN, CLOSED) if self.state == CLOSED else None)
@@ -266,7 +273,6 @@ class SharedCircuit(Circuit):
             return
         breaker = self._breaker or self._load()
         with self._lock:
-            assert self._storage is not None  # _load() made it
             self._closed = None
             self._reset_timeout = seen.reset_timeout
             self._open_until = self._now() + seen.wait
@@ -275,8 +281,13 @@ class SharedCircuit(Circuit):
                 if self.state != OPEN:
                     breaker.open()
                 return
-            if self.state != HALF_OPEN:
-                breaker.half_open()
-            self._storage.success_counter = seen.successes
+            self._half_open(seen.successes)
             self._probe = Ticket(probe=True) if seen.probe is not None else None
             self._lease_end = self._now() + seen.lease
+
+    def _half_open(self, successes: int) -> None:
+        """Be half-open, with so many probes in a row that have succeeded. Called with the lock held."""
+        assert self._breaker is not None and self._storage is not None  # whoever probes has failed before
+        if self.state != HALF_OPEN:
+            self._breaker.half_open()
+        self._storage.success_counter = successes
