@@ -109,7 +109,7 @@ def _rows(backend: Backend, settings: Settings) -> Iterator[Row]:
         kind, _, name = key.partition(":")
         try:
             row = _READERS[kind](name, value, now, settings)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             continue  # no record of ours, or of another version
         if row is not None:
             yield row

@@ -56,7 +56,8 @@ class SlidingWindow:
         self._per_stamp = -(-rate.limit // stamps)
         self._stamps_max = rate.limit // self._per_stamp
         filled, self._since, *taken = saved or [self._per_stamp, float("-inf")]
-        self._filled = int(filled)  # slots taken under the newest stamp, which are free since some time
+        # Slots taken under the newest stamp, which are free since some time.
+        self._filled = int(filled) if taken else self._per_stamp
         self._stamps: deque[float] = deque(taken, maxlen=self._stamps_max)
 
     @property

@@ -113,7 +113,7 @@ class SharedPace:
                 for log, rate in zip(logs, self._rates, strict=True)
             )
             good_for = self._good_for if spacing else _AHEAD
-            latest = value["latest"] if spacing and isinstance(value, dict) else -math.inf
+            latest = _latest(value) if spacing else -math.inf
             while True:
                 free = max(latest + spacing, *(log.free_at(0, now) for log in logs))
                 if not self._takes(wanted, len(slots), free - now, good_for):
@@ -146,6 +146,7 @@ class SharedPace:
 
     def take(self, now: float) -> None:
         """Use the next slot. The caller has made sure that its time has come."""
+        self._drop_late(now)  # some may have gone by while the record was asked
         self._slots.popleft()
 
     def give_back(self) -> None:
@@ -171,7 +172,13 @@ class SharedPace:
 
 def windows(rates: Sequence[Rate], value: Any) -> list[SlidingWindow]:
     """Return the windows as a record has them; empty ones where it has none, or others than these."""
-    saved = value.get("windows") if isinstance(value, dict) else None
-    if not isinstance(saved, list) or len(saved) != len(rates):
-        saved = [None] * len(rates)  # other rates than ours, or nothing yet
-    return [SlidingWindow(rate, stamps=_STAMPS, saved=one) for rate, one in zip(rates, saved, strict=True)]
+    try:
+        saved = [[float(number) for number in one] for one in value["windows"]]
+        return [SlidingWindow(rate, stamps=_STAMPS, saved=one) for rate, one in zip(rates, saved, strict=True)]
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return [SlidingWindow(rate, stamps=_STAMPS) for rate in rates]  # nothing yet, or other rates than ours
+
+
+def _latest(value: Any) -> float:
+    latest = value.get("latest") if isinstance(value, dict) else None
+    return latest if isinstance(latest, (int, float)) else -math.inf

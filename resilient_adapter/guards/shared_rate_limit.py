@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..state.store import Change, Store, remaining
+from ..state.store import Change, Store, time_left
 from .rate_limit import RateLimit, Waiter
 from .shared_pace import SharedPace
 
@@ -37,7 +37,7 @@ class SharedRateLimit(RateLimit):
         left = super().throttled(retry_after)
 
         def later(value: Any, now: float) -> Change | None:
-            return None if _left(value, now) >= left else Change({"until": now + left, "for": left}, left)
+            return None if time_left(value, now) >= left else Change({"until": now + left, "for": left}, left)
 
         if left > 0:
             self._cooldown.update(later)
@@ -67,12 +67,8 @@ class SharedRateLimit(RateLimit):
             pace.put(slots, ask_at)
 
     def _hear(self, value: Any, now: float) -> None:
-        left = _left(value, now)
+        left = time_left(value, now)
         if left > self.remaining() + _SAME:
             super().throttled(left)
         elif value is None:
             self.open()  # somebody said so: one that ends by itself is not told of
-
-
-def _left(value: Any, now: float) -> float:
-    return remaining(value["until"], value["for"], now) if isinstance(value, dict) else 0.0

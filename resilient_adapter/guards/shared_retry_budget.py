@@ -43,7 +43,11 @@ def repeats(value: Any, now: float) -> int:
 
 
 def _one_more(value: Any, now: float) -> Change:
-    latest, second = _latest(value, now), math.floor(now)
+    second = math.floor(now)
+    try:
+        latest = _latest(value, now)
+    except (TypeError, ValueError, OverflowError):
+        latest = []  # no record of ours
     if latest and latest[-1][0] == second:
         latest[-1][1] += 1
     else:
@@ -52,4 +56,4 @@ def _one_more(value: Any, now: float) -> Change:
 
 
 def _latest(value: Any, now: float) -> list[list[int]]:
-    return [[second, count] for second, count in value or () if second > now - SPAN]
+    return [[second, int(count)] for second, count in value or () if second > now - SPAN]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError
-from ..state.store import Change, Store, remaining
+from ..state.store import Change, Store, time_left
 from .token import Token
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class SharedToken:
         """Give the lease back, with a token if there is one; return what the record says where it was lost."""
 
         def change(value: Any, now: float) -> Change | None:
-            if (_parts(value).get("lease") or {}).get("id") != name:
+            if _lease(value).get("id") != name:
                 return None
             kept = {**value, "lease": None}
             if fresh is not None:
@@ -157,5 +157,8 @@ def _parts(value: Any) -> dict[str, Any]:
 
 def leased(value: Any, now: float) -> float:
     """Return seconds for which somebody's lease lasts, 0 without one."""
-    lease = _parts(value).get("lease")
-    return remaining(lease["until"], lease["for"], now) if lease else 0.0
+    return time_left(_lease(value), now)
+
+
+def _lease(value: Any) -> dict[str, Any]:
+    return _parts(_parts(value).get("lease"))
