@@ -268,17 +268,17 @@ class TokenKeeper:
         if self._shared is None:
             self._shared = share(self._hear)
 
-        def usable(token: Token) -> bool:
-            ends = float("inf") if token.expires_at is None else token.expires_at
-            return token.value != refused and token.value not in self._stale and self._clock.time() < ends
-
-        return self._shared.fetch(usable, ask, deadline)
+        return self._shared.fetch(lambda token: token.value != refused and self._usable(token), ask, deadline)
 
     def _hear(self, fresh: Token) -> None:
         """Take another process's token. The one in hand may be good for a while yet, so it is not stale."""
         with self._lock:
-            if fresh != self._token and fresh.value not in self._stale:
+            if fresh != self._token and self._usable(fresh):
                 self._take(fresh, None)
+
+    def _usable(self, token: Token) -> bool:
+        """Return whether another process's token is neither one that was refused nor past its end."""
+        return token.value not in self._stale and (token.expires_at is None or self._clock.time() < token.expires_at)
 
     def _ask(self, refused: str | None) -> Token:
         answer = self._source()
