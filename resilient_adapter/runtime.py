@@ -551,10 +551,11 @@ def shared_runtime(
 
 def _reset_after_fork() -> None:
     _shared.lock = threading.Lock()
-    for store in _shared.stores.values():
-        store.reset_after_fork()
     for runtime in list(_shared.alive):
         runtime.reset_after_fork()
+    # Last: its thread tells the others what it hears.
+    for store in _shared.stores.values():
+        store.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
