@@ -94,7 +94,7 @@ class Fleet:
     def store(self, *, threaded: bool = False) -> Store:
         """Return the store of one more process, which hears of nothing yet."""
         store = Store(self.backend, self.clock, self.warnings.append, threaded=threaded)
-        if not threaded:
+        if not threaded and not self.backend.down:
             store.listen(0)
         self.stores.append(store)
         return store
