@@ -111,7 +111,7 @@ class Record:
             removed: that it has no value is somebody's doing. It may also have ended, or its store have lost it.
         """
         if self._take(seen) and self._heard is not None and (self.value is not None or (removed and not seen.version)):
-            self._heard(self.value, seen.now)
+            self._heard(self.value, max(seen.now, self._store.now()))  # news may have been long on their way
 
     def doubt(self) -> None:
         """Take whatever is heard next for news: by the time of another store perhaps, and over what was done alone."""
