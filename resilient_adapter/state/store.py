@@ -293,8 +293,10 @@ class Store:
 
     def _up(self) -> None:
         """Listen until the store fails, on us or on somebody else."""
+        failed = self._failed
         self.listen(0.0)
-        self._recovered()
+        if failed:  # else whoever it has failed meanwhile knows better
+            self._recovered()
         while not (self._failed or self._closed):
             self.listen(_LISTEN)
 
