@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from requests import PreparedRequest, Response
 
@@ -19,7 +19,6 @@ from .clock import Clock
 from .core.backoff import backoff
 from .core.classify import READ_ONLY_METHODS, SERVER_TIMEOUT, Outcome
 from .core.decide import Action, Decision, Repair, Situation, Why, decide, unresolved
-from .core.frozen import Frozen
 from .core.model import Executed, Recovery
 from .errors import JournalError
 from .inquiry import Inquiry, Lookup, Reconciler
@@ -36,7 +35,7 @@ _INF = math.inf
 Recoveries = Mapping[int, Callable[[PreparedRequest, Response], bool]]
 
 
-class Equipment(Frozen):
+class Equipment(NamedTuple):
     """What an adapter brings to each of its calls.
 
     Attributes:
