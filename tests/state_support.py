@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,8 @@ def add_words(url: str) -> None:
             while word not in (seen.value or "").split():
                 seen = backend.swap("words", seen.version, f"{seen.value or ''} {word}", 60)
 
-    threads = [threading.Thread(target=add, args=(number,)) for number in range(3)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(add, range(3)))
     backend.close()
 
 
@@ -120,10 +117,15 @@ class ValkeyServer:
                 return False
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
                 connection.sendall(b"PING\r\n")
-                if connection.recv(1) in (b"+", b"-"):  # also "-NOAUTH", "-LOADING"
+                # Also "-NOAUTH" and "-LOADING"; and by its own words, lest another has taken the port meanwhile.
+                if connection.recv(1) in (b"+", b"-") and self._is_ready():
                     return True
             time.sleep(0.01)
         return False
+
+    def _is_ready(self) -> bool:
+        log = (self.folder / "log").read_text()
+        return "Ready to accept connections" in log or "Sentinel ID is" in log
 
     def ask(self, *command: str) -> Any:
         """Send a command of no password."""
