@@ -210,6 +210,19 @@ class TestHearing:
         fleet.hear()
         assert told == [] and mine.value == 3
 
+    def test_old_news_of_the_same_moment(self, fleet: Fleet) -> None:
+        """A store's clock may tell milliseconds only: the version says what is older, of what was removed too."""
+        told: list[Any] = []
+        mine = fleet.store().record("k", lambda value, now: told.append(value))
+        for value in (1, 2, None):
+            mine.update(put(value))
+        fleet.hear()
+        assert told == [] and mine.value is None
+        mine.update(put(3))
+        mine.update(put(4))
+        fleet.hear()
+        assert told == [] and mine.value == 4
+
     def test_an_answer_that_news_have_overtaken_is_old(self, fleet: Fleet) -> None:
         """Between a change and its answer somebody else changed it again, and that was heard first."""
         told: list[Any] = []

@@ -35,6 +35,9 @@ _SPACING = 0.95
 _LEAD = 0.015
 #: Slots whose time is further away than so many seconds are left to whoever asks then; one is always taken.
 _HORIZON = 1.0
+#: Share of the slots up to there that one may take at a time where they are short. Whoever took them all would be the
+#: first to ask again, too, and the others would get one each.
+_SHARE = 0.25
 #: How soon to ask again where nothing better is known, while somebody else asks.
 _ASK_AGAIN = 0.01
 
@@ -103,7 +106,7 @@ class SharedPace:
         slots: list[Slot] = []
         free = 0.0
 
-        def change(value: Any, now: float) -> Change | None:
+        def change(value: Any, now: float) -> Change:
             nonlocal free
             slots.clear()
             logs = windows(self._rates, value)
@@ -112,25 +115,24 @@ class SharedPace:
                 0.0 if log.used(now) + ahead <= _PLENTY * rate.limit else _SPACING * rate.period / rate.limit
                 for log, rate in zip(logs, self._rates, strict=True)
             )
+            need = min(wanted.need, max(1, int(_SHARE * _HORIZON / spacing))) if spacing else wanted.need
             good_for = self._good_for if spacing else _AHEAD
             latest = _latest(value) if spacing else -math.inf
             while True:
                 free = max(latest + spacing, *(log.free_at(0, now) for log in logs))
-                if not self._takes(wanted, len(slots), free - now, good_for):
+                if not _takes(need, wanted.rate * good_for, len(slots), free - now):
                     break
                 latest = free
                 slots.append(Slot(free, free + good_for))
                 for log in logs:
                     log.take(max(free + good_for, log.latest))
-            if not slots:
-                return None
             taken = {"windows": [log.saved() for log in logs], "latest": latest}
             return Change(taken, latest - now + 2 * self._period)
 
         result = self._record.update(change)
         if not result.changed:
             slots.clear()
-        here = self._now() - result.now
+        here = self._now() - self._record.now()
         return [Slot(slot.begin + here, slot.end + here) for slot in slots], free + here
 
     def put(self, slots: Sequence[Slot], ask_at: float) -> None:
@@ -157,17 +159,16 @@ class SharedPace:
         self._slots.clear()
         self._asking = False
 
-    @staticmethod
-    def _takes(wanted: Wanted, taken: int, wait: float, good_for: float) -> bool:
-        """Return whether one more slot is worth having that is good after so many seconds, for so many."""
-        if wait <= 0:
-            # Those beyond the need are lost unless somebody comes in time.
-            return taken < wanted.need + int(wanted.rate * good_for)
-        return taken < wanted.need and (not taken or wait <= _HORIZON)
-
     def _drop_late(self, now: float) -> None:
         while self._slots and self._slots[0].end < now:
             self._slots.popleft()
+
+
+def _takes(need: int, ahead: float, taken: int, wait: float) -> bool:
+    """Return whether one more slot is worth having that is good after so many seconds, for so many."""
+    if wait <= 0:
+        return taken < need + int(ahead)  # those beyond the need are lost unless somebody comes in time
+    return taken < need and (not taken or wait <= _HORIZON)
 
 
 def windows(rates: Sequence[Rate], value: Any) -> list[SlidingWindow]:

@@ -40,7 +40,10 @@ class SharedRateLimit(RateLimit):
             return None if time_left(value, now) >= left else Change({"until": now + left, "for": left}, left)
 
         if left > 0:
-            self._cooldown.update(later)
+            result = self._cooldown.update(later)
+            known = time_left(result.value, result.now)
+            if known > left + _SAME:
+                left = super().throttled(known)  # somebody's whom we had not heard of
         return left
 
     def poll(self, waiter: Waiter) -> float:

@@ -64,7 +64,7 @@ class Record:
         value: what it was when last heard of, None where there was none. Not to be changed in place.
     """
 
-    __slots__ = ("__weakref__", "_at", "_heard", "_lock", "_store", "_tell", "_version", "key", "value")
+    __slots__ = ("__weakref__", "_at", "_heard", "_lock", "_newest", "_store", "_tell", "_version", "key", "value")
 
     def __init__(self, store: Store, key: str, heard: Callable[[Any, float], object] | None, *, tell: bool) -> None:
         self.key = key
@@ -72,7 +72,7 @@ class Record:
         self._store = store
         self._heard = heard
         self._tell = tell
-        self._version = 0
+        self._version = self._newest = 0
         self._at = float("-inf")  # the store's time of what is known
         self._lock = threading.Lock()
 
@@ -99,6 +99,10 @@ class Record:
                 return Result(wanted.value, seen.now, changed=True)
         return Result(self.value, store.now(), changed=False)
 
+    def now(self) -> float:
+        """Return the store's time, as :meth:`Store.now`."""
+        return self._store.now()
+
     def wait(self, seconds: float) -> None:
         """Wait until some record changes, at most so many seconds."""
         self._store.wait(seconds)
@@ -116,7 +120,7 @@ class Record:
     def doubt(self) -> None:
         """Take whatever is heard next for news: by the time of another store perhaps, and over what was done alone."""
         with self._lock:
-            self._version, self._at = -1, float("-inf")
+            self._version, self._newest, self._at = -1, 0, float("-inf")
 
     def reset_after_fork(self) -> None:
         """Replace the lock: a thread that does not exist in this process may have held it."""
@@ -132,9 +136,14 @@ class Record:
         """
         value = _parsed(seen.value)
         with self._lock:
-            if seen.now < self._at and self._at != asked_at:
+            if seen.now < self._at:
+                old = self._at != asked_at
+            else:  # two changes may fall into one moment of the store's clock
+                old = seen.now == self._at and 0 < seen.version <= self._newest
+            if old:
                 return False
             news = seen.version != self._version
+            self._newest = max(self._newest, seen.version)
             self._version, self.value, self._at = seen.version, value, seen.now
         return news
 
