@@ -37,7 +37,9 @@ class SharedRateLimit(RateLimit):
         left = super().throttled(retry_after)
 
         def later(value: Any, now: float) -> Change | None:
-            return None if time_left(value, now) >= left else Change({"until": now + left, "for": left}, left)
+            # Those whose requests were on their way are told the same, one after the other.
+            known = time_left(value, now) >= left - _SAME
+            return None if known else Change({"until": now + left, "for": left}, left)
 
         if left > 0:
             result = self._cooldown.update(later)
