@@ -117,7 +117,7 @@ class TestTokens:
     def test_one_login_at_a_time_and_one_in_all_where_tokens_are_shared(
         self, fleet: Fleet, shared: Shared, tokens: bool
     ) -> None:
-        """For the first token, and for each that expires: one login; else one of each process, one after another."""
+        """For the first token, and for one that expires: one login; else one of each process, one after another."""
         most = 1 if tokens else SIZE
         settings = {"shared": {**shared, "tokens": tokens, **({"token_key": KEY} if tokens else {})}}
         with CountingGateway() as gateway:
@@ -125,11 +125,10 @@ class TestTokens:
             fleet.start(gateway.url, settings, patience=PATIENCE)
             all_call(gateway)
             assert 1 <= gateway.logins() <= most
-            for expiries in (2, 3):
-                time.sleep(0.5)  # a call that meets two expiries is delivered as it stands
-                gateway.expire_tokens()
-                all_call(gateway)
-                assert expiries <= gateway.logins() <= expiries * most
+            time.sleep(0.3)  # a call that meets two expiries is delivered as it stands
+            gateway.expire_tokens()
+            all_call(gateway)
+            assert 2 <= gateway.logins() <= 2 * most
             results = fleet.stop()
         assert set(delivered(results)) == {0}
         assert gateway.most == 1
@@ -140,7 +139,7 @@ class TestTokens:
         self, fleet: Fleet, victim: Fleet, shared: Shared, tokens: bool
     ) -> None:
         """Not before its lease ends: it might still be at it."""
-        lease = 1.5
+        lease = 1.0
         settings = {"shared": {**shared, "tokens": tokens, **({"token_key": KEY} if tokens else {})}}
         with CountingGateway() as gateway:
             settings |= {"token": {"url": gateway.url + "/login"}}
@@ -173,7 +172,7 @@ class TestCircuit:
             gateway.script(*[BUSY] * 100, path=PATH + "0")
             eventually(lambda: len([entry for entry in calls(gateway) if entry.code == -1008]) >= 5, "nothing failed")
             opened = time.monotonic()
-            time.sleep(1.5)
+            time.sleep(1.2)
             assert [who(entry) for entry in calls(gateway, opened + 1.0)] == []
             assert {who(entry) for entry in calls(gateway) if entry.code != 0} == {0}
             gateway.clear()
@@ -219,8 +218,8 @@ class TestCircuit:
         """By one other, once its lease is over; a good probe then closes the circuit of all."""
         circuit = {"reset_timeout": 0.3, "reset_factor": 1.0}
         settings = {"shared": shared, "retry": {"max_attempts": 1}, "circuit": circuit}
-        settings |= {"connect_timeout": 0.5, "read_timeout": 1.5}
-        lease, work = 2.0, 0.3
+        settings |= {"connect_timeout": 0.5, "read_timeout": 1.0}
+        lease, work = 1.5, 0.3
 
         def answer(request: Request) -> Answer:
             time.sleep(work)
@@ -261,13 +260,18 @@ class TestLimits:
         limit = 60
         settings = {"shared": shared, "rate_limit": {"rate": f"{limit}/s"}}
         with Gateway() as gateway:
-            results = fleet.run(3.2, gateway.url, settings, gap=0.01, patience=PATIENCE)
+            fleet.start(gateway.url, settings, threads=4, gap=0.01, patience=PATIENCE)
+            all_call(gateway)
+            # The first come in a burst, and a window passes before the next.
+            start = calls(gateway)[0].time + 1.5
+            time.sleep(max(0.0, start + 1.6 - time.monotonic()))
+            results = fleet.stop()
             times = [entry.time for entry in calls(gateway)]
-        most = max(sum(start <= one < start + 1.0 for one in times) for start in times)
-        steady = [one for one in times if times[0] + 1.0 <= one < times[0] + 3.0]
+        most = max(sum(begin <= one < begin + 1.0 for one in times) for begin in times)
+        steady = [one for one in times if start <= one < start + 1.5]
         # A busy machine delays some on their way, and those who wait for their turn.
         assert most <= 1.1 * limit
-        assert len(steady) >= 0.8 * 2 * limit
+        assert len(steady) >= 0.75 * 1.5 * limit
         assert set(delivered(results)) == {0}
         assert sum(one.operations.get("swap", 0) for one in results) < len(times)
 
