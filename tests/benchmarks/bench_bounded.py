@@ -1,6 +1,6 @@
 """A day of calls to ever new hosts, paths and orders: what the process holds after a tenth of it, and at its end.
 
-    python tests/benchmarks/bench_bounded.py [--steps 100000] [--sockets 20000] [--trace]
+    python tests/benchmarks/bench_bounded.py [--steps 100000] [--sockets 12000] [--trace]
 
 First on a clock of its own, over a transport that answers without a network. Each step calls a host that was never
 called before, a path that was never called before, and places an order with a new client id; some hosts are dead, some
@@ -90,15 +90,20 @@ class Network(HTTPAdapter):
             return self._answer(request, 429, -1003, {"Retry-After": "5"})
         if url.startswith(_API) and request.headers.get("Authorization") != f"Bearer {self.token}":
             return self._answer(request, 401, -1002)
-        return self._answer(request, 200, 0)
+        return self._answer(request, 200, 0, data={"orderId": 1})
 
     def _answer(
-        self, request: requests.PreparedRequest, status: int, code: int, headers: Mapping[str, str] | None = None
+        self,
+        request: requests.PreparedRequest,
+        status: int,
+        code: int,
+        headers: Mapping[str, str] | None = None,
+        data: object = None,
     ) -> requests.Response:
         return self.build_response(
             request,
             urllib3.HTTPResponse(
-                io.BytesIO(envelope(code)), status=status, headers=headers or {}, preload_content=False
+                io.BytesIO(envelope(code, data)), status=status, headers=headers or {}, preload_content=False
             ),
         )
 
@@ -237,7 +242,7 @@ def main() -> int:
     """Print a row for each kind of day; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=100_000, help="hosts, paths and orders, each")
-    parser.add_argument("--sockets", type=int, default=20_000, help="hosts that are called by real sockets")
+    parser.add_argument("--sockets", type=int, default=12_000, help="hosts that are called by real sockets")
     parser.add_argument("--trace", action="store_true", help="count bytes, and say what has grown")
     args = parser.parse_args()
     if args.trace:
