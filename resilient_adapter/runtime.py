@@ -14,6 +14,8 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Set
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -44,6 +46,7 @@ MAX_RUNTIMES = 64
 MAX_ORIGINS = 1024
 MAX_CIRCUITS = 1024
 _MAX_SPELLINGS = 4 * MAX_ORIGINS
+_LOOKED_AT = 128
 _INF = float("inf")
 
 Signer = Callable[[Any], object]
@@ -61,6 +64,7 @@ class Origin:
         signer: what signs its requests, or None.
         server_clock: the server's time, for a signer that reads it.
         reconciler: finds out about orders, as the settings describe it, or None.
+        met: whether a request has come here since :meth:`was_met`.
         timeout: connect and read timeout of a send whose caller gave none, in seconds; None for no limit.
         patience: their sum, the longest that such a send is silent; infinity for no limit.
     """
@@ -79,6 +83,7 @@ class Origin:
         "exempt_params",
         "idempotency_headers",
         "lease",
+        "met",
         "name",
         "patience",
         "plain",
@@ -105,6 +110,7 @@ class Origin:
         plain: bool,
     ) -> None:
         self.name = name
+        self.met = False
         self.settings = settings
         self._clock = clock
         self.plain = plain or settings.mode == "off"
@@ -179,6 +185,11 @@ class Origin:
 
         where: Any = {"store": self._store, "name": self.name}
         return SharedRateLimit(rate_limit, clock, **where), SharedRetryBudget(retry, clock, **where)
+
+    def was_met(self) -> bool:
+        """Return whether a request has come here since this was asked last."""
+        met, self.met = self.met, False
+        return met
 
     def busy(self) -> bool:
         """Return whether there is something here that must not be forgotten to make room."""
@@ -266,7 +277,10 @@ class Runtime:
         # The URL up to its path tells the origin, in one of few spellings: no parsing for those seen before.
         spelling = _up_to_path(url)
         origin = self._spellings.get(spelling)
-        return origin if origin is not None else self._meet(spelling)
+        if origin is None:
+            return self._meet(spelling)
+        origin.met = True
+        return origin
 
     def _meet(self, spelling: str) -> Origin:
         name = _name_of(spelling)
@@ -274,11 +288,11 @@ class Runtime:
             origin = self._origins.get(name)
             if origin is None:
                 origin = self._origins[name] = self._make(name)
-                gone = _bound(self._origins, MAX_ORIGINS, Origin.busy)
+                gone = _bound(self._origins, MAX_ORIGINS, Origin.busy, Origin.was_met)
                 if gone is not None:
                     self._spellings = {key: one for key, one in self._spellings.items() if one is not gone}
             else:
-                self._origins.move_to_end(name)
+                origin.met = True
             if len(self._spellings) >= _MAX_SPELLINGS:
                 self._spellings.clear()
             if "?" not in spelling and "#" not in spelling:
@@ -315,13 +329,30 @@ def _up_to_path(url: str) -> str:
     return url[:end] if end > 0 else url
 
 
-def _bound(entries: OrderedDict[Any, Any], most: int, busy: Callable[[Any], bool]) -> Any:
-    """Drop the entry least recently met, one with nothing to remember where there is one; return it."""
+def _bound(
+    entries: OrderedDict[Any, Any],
+    most: int,
+    busy: Callable[[Any], bool],
+    met: Callable[[Any], bool] = lambda _: False,
+) -> Any:
+    """Drop the entry least recently met, one with nothing to remember where there is one; return it.
+
+    Args:
+        entries: in the order in which they were met, as far as that is not told by ``met``.
+        most: how many there may be.
+        busy: whether an entry has something to remember.
+        met: whether it was met since that was asked last, where noting the order would cost each call something.
+    """
     if len(entries) <= most:
         return None
-    newest = next(reversed(entries))
-    idle = (key for key, one in entries.items() if key != newest and not busy(one))
-    return entries.pop(next(idle, next(iter(entries))))
+    best = (True, True), next(iter(entries))
+    # Whoever makes room is a caller with a request: only so many are looked at, and those stay for another round.
+    for key, one in list(islice(entries.items(), min(len(entries) - 1, _LOOKED_AT))):
+        best = min(best, ((busy(one), met(one)), key), key=itemgetter(0))
+        if best[0] == (False, False):
+            break
+        entries.move_to_end(key)
+    return entries.pop(best[1])
 
 
 class Credentials:

@@ -107,6 +107,22 @@ class TestSharing:
         assert shared.origin("http://host-1.invalid/") is not origins[1]
         assert len(shared._origins) == 3 and len(shared._spellings) <= 6
 
+    @pytest.mark.parametrize("settings", [{}, {"rate_limit": {"rate": "9/day"}}], ids=["idle", "paced"])
+    def test_an_origin_in_use(
+        self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+    ) -> None:
+        """An origin that is called again and again is not the one that makes room, though all others are as busy."""
+        monkeypatch.setattr(runtime, "MAX_ORIGINS", 20)
+        monkeypatch.setattr(runtime, "_LOOKED_AT", 3)
+        shared = runtime.shared_runtime(
+            ra.Settings.from_mapping(settings), token_source=None, signer=None, reconciler=None, clock=clock
+        )
+        used = shared.origin("http://used.invalid/")
+        for number in range(200):
+            shared.origin(f"http://host-{number}.invalid/")
+            assert shared.origin(f"http://used.invalid/{number}") is used
+        assert len(shared._origins) == 20
+
     def test_bounded_runtimes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of ever more kinds of adapters the one made longest ago shares no more, and goes on working."""
         monkeypatch.setattr(runtime, "MAX_RUNTIMES", 2)
