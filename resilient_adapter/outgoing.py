@@ -324,7 +324,8 @@ def with_own_headers(request: PreparedRequest) -> PreparedRequest:
     """Return a copy whose headers may be changed; the rest is shared. A full copy costs several times as much."""
     copy = PreparedRequest.__new__(PreparedRequest)
     copy.__dict__.update(request.__dict__)
-    headers = CaseInsensitiveDict[str]()
+    # Not CaseInsensitiveDict[str](): making one through its alias costs three times as much.
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     if type(request.headers) is CaseInsensitiveDict and hasattr(headers, "_store"):
         headers._store = request.headers._store.copy()  # type: ignore[attr-defined]  # at a tenth of what update() costs
     else:
