@@ -515,6 +515,22 @@ print("pybreaker" in sys.modules)
     assert done.stdout.split() == ["False", "True"]
 
 
+@pytest.mark.parametrize("error", [ImportError, OSError(24, "Too many open files")])
+def test_a_failure_that_cannot_be_counted_is_not_raised(
+    error: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pybreaker cannot be read, for want of a file handle say, the call ends as it would without a circuit."""
+    circuit = make(clock)
+
+    def load() -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(circuit, "_load", load)
+        assert call(circuit, F) is None and circuit.state == "closed"
+    assert trip(circuit) == 2.0
+
+
 def test_a_closed_circuit_takes_no_lock(clock: FakeClock) -> None:
     """Calls that succeed do not queue behind each other, before the first failure or after a row of them."""
     circuit = make(clock)

@@ -121,10 +121,3 @@ class TestCredentials:
         settings = {"origins": ["http://a"], "signing": {"api_key": "k", "secret": "s"}}
         assert runtime(settings).origin("http://a/").signer is not None
         assert runtime(settings).origin("http://a/").server_clock is not None
-
-
-def test_sharing_between_processes_is_refused_until_there_is_any() -> None:
-    """A setting that would be passed over in silence is an error that says so."""
-    settings = ra.Settings.from_mapping({"shared": {"url": "file:///tmp/state"}})
-    with pytest.raises(ra.SettingsError, match=r"shared\.url: .*leave it out"):
-        ra.ResilientAdapter(settings)

@@ -181,7 +181,12 @@ class Circuit:
             self.release(ticket)
             return None
         # Imported before the lock is taken: the first time, that reads files.
-        breaker = self._breaker or self._load()
+        try:
+            breaker = self._breaker or self._load()
+        except (ImportError, OSError):
+            # With no file handle left, as when connections fail for want of one. Not counted, rather than raised in
+            # place of what became of an order.
+            return None
         with self._lock:
             if ticket is self._closed:
                 return self._record_closed(breaker, ticket, health, retry_after)
