@@ -62,11 +62,11 @@ def run(get: Get, address: str, path: str, threads: int, seconds: float) -> Run:
     latencies: list[list[float]] = [[] for _ in range(threads)]
     url = address + path
     busy = get_json(address + "/cpu")
-    end = time.perf_counter() + seconds
 
     def work(number: int) -> None:
         mine = latencies[number]
         began = time.perf_counter()
+        end = began + seconds
         while began < end:
             get(url)
             now = time.perf_counter()
