@@ -247,7 +247,7 @@ class TestPacing:
         latency(all_, slow)
         times = itertools.accumulate(gap for gap, _ in gaps)
         arrivals = [(at, who % count) for at, (_, who) in zip(times, gaps, strict=True)]
-        sent = [at for at, _ in served(all_, arrivals, late)]
+        sent = [at for at, _ in served(all_, arrivals, [*late, 0.0])]
         assert len(sent) == len(gaps)
         for limit, period in RATES[rate]:
             assert excess(sent, limit, period) <= 1e-6
