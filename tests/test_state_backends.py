@@ -544,6 +544,7 @@ class TestFile:
         backend = FileBackend(path, "n")
         made = backend.swap("k", 0, "v", LONG)
         listener = backend.listen()
+        assert backend.keys() == ["k"]
         for each in tmp_path.glob("state*"):
             each.rename(tmp_path / f"old-{each.name}")
         assert "it was removed while it was in use" in refused(backend.keys)
@@ -551,6 +552,10 @@ class TestFile:
         assert "it was replaced while it was in use" in refused(lambda: listener.heard(0))
         assert backend.read(["k"])[0].value == "new"
         listener.close()
+        for each in tmp_path.glob("state*"):
+            each.rename(tmp_path / f"older-{each.name}")
+        backend.listen().close()
+        assert backend.swap("k", 0, "newer", LONG).swapped  # by listening, all of it is opened afresh
         backend.close()
 
     @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="users of POSIX")

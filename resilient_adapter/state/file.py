@@ -101,6 +101,8 @@ class FileBackend:
         return [name.removeprefix(self._prefix) for (name,) in found if name.startswith(self._prefix)]
 
     def listen(self) -> FileListener:
+        # One listens again after a failure: what is wrong with one connection (its file was removed) may be so with both.
+        self._file.close()
         file = _File(self.path)
         self._listening.add(file)
         return FileListener(file, self._prefix)
