@@ -20,7 +20,7 @@ from resilient_adapter.telemetry.events import Event, EventName, Telemetry, fiel
 NAME = "resilient_adapter"
 LEVELS = ["debug", "info", "warning", "error", "critical"]
 
-#: The level at which each event is logged: what failed, what slows or stops requests, and the rest.
+#: The level at which each event is logged: what failed, what slows requests or gives them up, and the rest.
 LEVEL_OF = {
     EventName.REFRESH_FAILED: "error",
     EventName.RESYNC_FAILED: "error",
@@ -28,9 +28,9 @@ LEVEL_OF = {
     EventName.THROTTLE: "warning",
     EventName.RECONCILE: "warning",
     EventName.CIRCUIT_OPEN: "warning",
-    EventName.REFUSED: "warning",
     EventName.GIVE_UP: "warning",
     EventName.RETRY: "info",
+    EventName.REFUSED: "info",  # thousands in an outage, and each caller is told
     EventName.REFRESH: "info",
     EventName.RESYNC: "info",
     EventName.RECOVER: "info",

@@ -114,6 +114,7 @@ def _name(listener: object) -> str:
     return getattr(listener, "__qualname__", type(listener).__qualname__)
 
 
+# A refusal is "info": each caller is told of its own, and an open circuit makes thousands of them.
 _LEVEL_OF: dict[str, str] = {
     EventName.THROTTLE: "warning",
     EventName.REFRESH_FAILED: "error",
@@ -121,6 +122,5 @@ _LEVEL_OF: dict[str, str] = {
     EventName.RECOVER_FAILED: "error",
     EventName.RECONCILE: "warning",
     EventName.CIRCUIT_OPEN: "warning",
-    EventName.REFUSED: "warning",
     EventName.GIVE_UP: "warning",
 }
