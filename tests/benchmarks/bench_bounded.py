@@ -87,7 +87,7 @@ class Network(HTTPAdapter):
         if "busy" in url:
             return self._answer(request, 503, -1008)
         if "limit" in url:
-            return self._answer(request, 429, -1003, {"Retry-After": "5"})
+            return self._answer(request, 429, -1003, {"Retry-After": "1"})
         if url.startswith(_API) and request.headers.get("Authorization") != f"Bearer {self.token}":
             return self._answer(request, 401, -1002)
         return self._answer(request, 200, 0, data={"orderId": 1})
@@ -165,7 +165,8 @@ def a_day(steps: int) -> Iterator[None]:
     main = session_of({})
     for step in range(steps):
         clock.now = max(clock.now, step * _DAY / steps)
-        kind = ("dead", "limit", "busy")[step // 20 % 3] if step % 20 == 0 else "host"
+        # Often enough that whatever is bounded is full after a tenth of the day.
+        kind = ("dead", "limit", "busy")[step // 3 % 3] if step % 3 == 0 else "host"
         for _ in range(2 if kind != "host" else 1):  # twice is enough to open a circuit
             quietly(lambda: main.get(f"http://{kind}-{step}.example/"))  # noqa: B023 - called at once
             quietly(lambda: main.get(f"{_API}/{'busy' if kind == 'busy' else 'path'}-{step}"))  # noqa: B023
@@ -174,7 +175,7 @@ def a_day(steps: int) -> Iterator[None]:
         quietly(lambda: main.post(f"{_API}/order", params=params))  # noqa: B023
         if step % 100 == 0:
             network.token += 1
-        if step % 500 == 0:
+        if step % 100 == 0:
             with session_of({"read_timeout": 30.0 + step / 1000}) as other:
                 quietly(lambda: other.get(f"http://other-{step}.example/"))  # noqa: B023
         yield
