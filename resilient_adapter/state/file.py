@@ -101,7 +101,7 @@ class FileBackend:
         return [name.removeprefix(self._prefix) for (name,) in found if name.startswith(self._prefix)]
 
     def listen(self) -> FileListener:
-        # One listens again after a failure: what is wrong with one connection (its file was removed) may be so with both.
+        # One listens again after a failure: what is wrong with one connection, its file removed say, may be with both.
         self._file.close()
         file = _File(self.path)
         self._listening.add(file)
