@@ -27,7 +27,9 @@ READ_AHEAD = 64 * 1024
 #: What is read of a body that nobody wants before its connection is closed rather than reused.
 _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 0.25
-_PIECE = 1024 * 1024
+_PIECE = 512 * 1024
+#: Longest body whose length is believed before it has come.
+_ROOM = 64 * 1024 * 1024
 _PIECE_OF_UNKNOWN = 64 * 1024
 _ENDLESS = float("inf")
 _CUT_OFF = "the call's deadline ended while the response's body was being read"
@@ -220,19 +222,19 @@ def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes
     size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
     # Where there is nothing to decode, urllib3's decoder would only copy each piece into a buffer and out again.
     encoded = "Content-Encoding" in raw.headers
-    first = _read_piece(raw, size, clock, deadline, decode_content=encoded)
+    piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
     if raw.length_remaining == 0 and not encoded:
-        return first
-    piece = _read_piece(raw, size, clock, deadline, decode_content=encoded) if first else b""
-    if raw.length_remaining == 0 and not encoded:
-        return first + piece  # one that just overflows the reader's buffer comes in two
-    body = io.BytesIO()
-    body.write(first)
-    del first
+        return piece
+    # Room for all of it at once: what has to grow is held twice for moments, and the more memory a call takes for
+    # moments, the sooner malloc gives it back to the system, only to ask for it again in the next call.
+    body = io.BytesIO(bytes(length) if length is not None and not encoded and length <= _ROOM else b"")
     while piece:
         body.write(piece)
         del piece
+        if raw.length_remaining == 0 and not encoded:
+            break
         piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
+    body.truncate()
     return body.getvalue()
 
 
