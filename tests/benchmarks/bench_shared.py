@@ -202,10 +202,10 @@ def pace(fleet: Fleet, stores: Stores, seconds: float) -> None:
         for name, shared in stores.items():
             settings = {"shared": shared, "rate_limit": {"rate": f"{limit}/s"}}
             with Gateway() as gateway:
-                results = fleet.run(seconds + 4.0, gateway.url, settings, gap=0.01)
+                results = fleet.run(seconds + 7.0, gateway.url, settings, gap=0.01)
                 entries = gateway.journal
             times = [entry.time for entry in entries]
-            start = times[0] + 3.5  # the first window is used up in a burst, and the second comes in waves
+            start = times[0] + 6.0  # the first window is used up in a burst, and those after it come in waves
             steady = [one for one in times if start <= one < start + seconds]
             swaps = sum(one.operations.get("swap", 0) for one in results)
             by = [sum(entry.path == PATH + str(number) for entry in entries) for number in range(SIZE)]
