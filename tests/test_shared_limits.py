@@ -459,19 +459,20 @@ class TestRetryBudget:
         return fleet.store().record(BUDGET)
 
     def test_what_all_spend_is_counted(self) -> None:
-        """Each has its own; those that are refused are no repeats, and those of before ten seconds are forgotten."""
+        """Each has its own, and tells of it once a second; what was ten seconds ago is forgotten."""
         fleet = Fleet()
-        one, other = self.make(fleet), self.make(fleet)
+        one, other, third = (self.make(fleet) for _ in range(3))
         assert [one.spend() for _ in range(12)] == [True] * 10 + [False] * 2
         fleet.clock.advance(4.0)
         assert [other.spend() for _ in range(3)] == [True] * 3
+        assert third.spend()
         now = fleet.clock.time()
         value = self.record(fleet).value
-        assert value == [[now - 4, 10], [now, 3]] and repeats(value, now) == 13
-        assert repeats(value, now + 6) == 3 and repeats(value, now + 10) == 0 and repeats(None, now) == 0
+        assert value == [[now - 4, 1], [now, 2]] and repeats(value, now) == 3
+        assert repeats(value, now + 6) == 2 and repeats(value, now + 10) == 0 and repeats(None, now) == 0
         fleet.clock.advance(7.0)
         other.spend()
-        assert self.record(fleet).value == [[now, 3], [now + 7, 1]]
+        assert self.record(fleet).value == [[now, 2], [now + 7, 3]]
         fleet.clock.advance(10.0)
         assert self.record(fleet).value is None
 
