@@ -186,6 +186,7 @@ class _File:
         self._open: list[sqlite3.Connection] = []  # one, or none
         self._identity: tuple[int, int] | None = None
         self._finalizer = weakref.finalize(self, _close_all, self._open)
+        _files.add(self)
 
     def __str__(self) -> str:
         return f"the file {self.path}"
@@ -225,6 +226,11 @@ class _File:
         _abandoned.extend(self._open)
         self._open.clear()
         self._lock = threading.Lock()
+
+    def hold(self) -> threading.Lock | None:
+        """Keep every thread out of the connection, until the lock that is returned is released; None: it took long."""
+        lock = self._lock
+        return lock if lock.acquire(timeout=2 * TIMEOUT) else None
 
     def close(self) -> None:
         with self._lock:
@@ -332,3 +338,21 @@ def _close_all(connections: list[sqlite3.Connection]) -> None:
 
 #: The parent's connections in a child process: kept for good, so that nothing closes them.
 _abandoned: list[Any] = []
+
+_files: weakref.WeakSet[_File] = weakref.WeakSet()
+_held: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    # SQLite's own locks, and what it knows of those on the file, are copied into a child as they are. A child of a fork
+    # in the middle of another thread's query would wait for ever, or find the file locked for ever.
+    _held.extend(filter(None, (file.hold() for file in list(_files))))
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
