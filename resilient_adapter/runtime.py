@@ -156,14 +156,12 @@ class Origin:
         if self._circuits is None:
             return self._circuit
         path = urlsplit(url).path
+        # Made under no lock: one that is shared asks its store, and others are not to wait for that.
+        circuit = self._circuits.get(path) or self._new_circuit(self.name + path)
         with self._lock:
-            circuit = self._circuits.get(path)
-            if circuit is None:
-                circuit = self._new_circuit(self.name + path)
-                self._circuits[path] = circuit
-                _bound(self._circuits, MAX_CIRCUITS, lambda one: one.state != "closed")
-            else:
-                self._circuits.move_to_end(path)
+            circuit = self._circuits.setdefault(path, circuit)
+            self._circuits.move_to_end(path)
+            _bound(self._circuits, MAX_CIRCUITS, lambda one: one.state != "closed")
         return circuit
 
     def _new_circuit(self, name: str) -> Circuit:
@@ -284,10 +282,12 @@ class Runtime:
 
     def _meet(self, spelling: str) -> Origin:
         name = _name_of(spelling)
+        # Made under no lock: with a store, that is asked, and where it fails, the log is told.
+        known = self._origins.get(name)
+        made = self._make(name) if known is None else known
         with self._lock:
-            origin = self._origins.get(name)
-            if origin is None:
-                origin = self._origins[name] = self._make(name)
+            origin = self._origins.setdefault(name, made)
+            if known is None:
                 gone = _bound(self._origins, MAX_ORIGINS, Origin.busy, Origin.was_met)
                 if gone is not None:
                     self._spellings = {key: one for key, one in self._spellings.items() if one is not gone}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from shared_support import FailingBackend
 
 import resilient_adapter as ra
+from resilient_adapter import runtime as runtime_module
 from resilient_adapter.core.model import Recovery
 from resilient_adapter.runtime import Runtime, rules_of
+from resilient_adapter.state.backend import Seen
+from resilient_adapter.state.store import Store
 from resilient_adapter.testing import FakeClock
+
+SOON = 10.0  # seconds within which a thread ends that waits for nobody
 
 
 def runtime(settings: dict[str, Any] | None = None, **arguments: Any) -> Runtime:
@@ -90,6 +98,67 @@ class TestOrigins:
         plain = runtime()
         plain.origin("http://a/")
         plain.reset_after_fork()
+
+
+class Asked(FailingBackend):
+    """Records in memory.
+
+    Attributes:
+        asking: called once, when records are read next.
+    """
+
+    asking: Callable[[], object] | None = None
+
+    def read(self, keys: Sequence[str]) -> list[Seen]:
+        then, self.asking = self.asking, None
+        if then is not None:
+            then()
+        return super().read(keys)
+
+
+class TestNoLockIsHeldWhileTheStoreIsAsked:
+    @pytest.fixture
+    def backend(self, monkeypatch: pytest.MonkeyPatch) -> Asked:
+        """Return the store of every runtime."""
+        clock = FakeClock()
+        backend = Asked(clock.time)
+        store = Store(backend, clock, lambda text: self.warned(), threaded=False)
+        monkeypatch.setattr(runtime_module, "shared_store", lambda *arguments: store)
+        return backend
+
+    def warned(self) -> None:
+        """Do what a log's handler may: send somewhere."""
+        self.kept.origin("http://alert/")
+
+    def ends(self, step: Callable[[], object]) -> bool:
+        """Return whether a step ends, in a thread of its own."""
+        thread = threading.Thread(target=step, daemon=True)
+        thread.start()
+        thread.join(SOON)
+        return not thread.is_alive()
+
+    def test_where_it_fails(self, backend: Asked) -> None:
+        """The log may be written to by way of an adapter."""
+        self.kept = runtime()
+        backend.down = True
+        assert self.ends(lambda: self.kept.origin("http://a/"))
+
+    def test_for_an_endpoint(self, backend: Asked) -> None:
+        """A call to a path that is known does not wait for one to a new path; both get one circuit of a path."""
+        origin = runtime({"circuit": {"scope": "endpoint"}}).origin("http://a/")
+        known = origin.circuit("http://a/known")
+        met: list[object] = []
+        backend.asking = lambda: met.extend(map(origin.circuit, ("http://a/known", "http://a/new")))
+        assert self.ends(lambda: met.append(origin.circuit("http://a/new")))
+        assert met == [known, met[1], met[1]]
+
+    def test_two_that_meet_at_once(self, backend: Asked) -> None:
+        """They meet one origin."""
+        kept = runtime()
+        met: list[object] = []
+        backend.asking = lambda: met.append(kept.origin("http://a/"))
+        assert self.ends(lambda: met.append(kept.origin("http://a/")))
+        assert met == [met[0], met[0]]
 
 
 class TestRules:
