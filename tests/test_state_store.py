@@ -484,6 +484,65 @@ class TestFailing:
             "a store at 127.0.0.1: it is down", "the shared store is back"
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("operation", ["swap", "read"])
+    def test_a_library_that_cannot_be_read(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+        """Nor any other error fails a request; what is not the store's own word is not repeated."""
+
+        def fail(*args: Any, **options: Any) -> Any:
+            raise OSError(24, "Too many open files: a secret")
+
+        store = fleet.store()
+        monkeypatch.setattr(fleet.backend, operation, fail)
+        assert store.record("n").update(one_more).value == 1
+        assert fleet.warnings == [
+            "the shared store cannot be used: OSError; going on without it, each process by itself"
+        ]  # fmt: skip
+
+    def test_no_thread_can_be_started(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Until one can: the next who needs a record tries again."""
+        monkeypatch.setattr(store_module, "_BACK_OFF", 0.001)
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        store = fleet.store(threaded=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            assert store.record("n").update(one_more).value == 1
+        assert store.failed
+        record = store.record("n")
+        assert happens(lambda: not store.failed) and record.update(one_more).changed
+        assert [text.partition(";")[0] for text in fleet.warnings] == [
+            "the shared store cannot be used: RuntimeError", "the shared store is back"
+        ]  # fmt: skip
+        store.close()
+
+    def test_one_who_is_told_raises(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its thread listens on, and tells it again."""
+        monkeypatch.setattr(store_module, "_BACK_OFF", 0.001)
+        told: list[Any] = []
+
+        def hear(value: Any, now: float) -> None:
+            told.append(value)
+            if len(told) == 1:
+                raise OSError(24, "Too many open files")
+
+        store = fleet.store(threaded=True)
+        kept = store.record("n", hear)
+        assert happens(lambda: bool(fleet.backend._listeners))
+        fleet.store().record("n").update(put("theirs"))
+        assert happens(lambda: told == ["theirs", "theirs"]) and kept.value == "theirs"
+        assert happens(lambda: not store.failed)
+        store.close()
+
+
+def happens(what: Callable[[], bool]) -> bool:
+    """Return whether something is so before long."""
+    end = SYSTEM_CLOCK.monotonic() + SOON
+    while not what() and SYSTEM_CLOCK.monotonic() < end:
+        SYSTEM_CLOCK.sleep(0.001)
+    return what()
+
 
 class Pauses(threading.Event):
     """Notes how long it is waited for, and lets nobody wait."""

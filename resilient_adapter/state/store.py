@@ -217,7 +217,7 @@ class Store:
         began = self._clock.monotonic()
         try:
             seen = self.backend.swap(key, version, value, wanted.ttl, tell=tell)
-        except StoreError as error:
+        except Exception as error:  # a library that cannot be read, for want of a file handle say
             self._fail(error)
             return None
         self._learn_time(began, seen.now)
@@ -281,10 +281,14 @@ class Store:
             self._start()
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="resilient_adapter shared", daemon=True)
-                self._thread.start()
+        try:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    thread = threading.Thread(target=self._run, name="resilient_adapter shared", daemon=True)
+                    thread.start()
+                    self._thread = thread
+        except RuntimeError as error:  # there are too many, or the program ends
+            self._fail(error)
 
     def _run(self) -> None:
         pause = _BACK_OFF
@@ -292,7 +296,7 @@ class Store:
             began = self._clock.monotonic()
             try:
                 self._up()
-            except StoreError as error:
+            except Exception as error:  # of who was told, too: once it is back, all are told again
                 self._fail(error)
             self._deaf()
             if self._clock.monotonic() - began > _STEADY:
@@ -326,15 +330,13 @@ class Store:
             return
         began = self._clock.monotonic()
         try:
-            seen = self.backend.read([record.key for record in records])
-        except StoreError as error:
+            for record, one in zip(records, self.backend.read([record.key for record in records]), strict=True):
+                self._learn_time(began, one.now)
+                record.tell(one, removed=False)
+        except Exception as error:
             if failed is not None:
                 raise
             self._fail(error)
-            return
-        for record, one in zip(records, seen, strict=True):
-            self._learn_time(began, one.now)
-            record.tell(one, removed=False)
 
     def _learn_time(self, began: float, now: float) -> None:
         # The store told its time somewhere between question and answer: half of that is the best guess (RFC 5905).
@@ -342,11 +344,15 @@ class Store:
 
     # --- failing, and the way back
 
-    def _fail(self, error: StoreError) -> None:
+    def _fail(self, error: Exception) -> None:
         with self._lock:
             first, self._failed = not self._failed, True
         if first:
-            self._warn(f"{error}; going on without it, each process by itself")
+            # What is not the store's own may say anything.
+            what = (
+                error if isinstance(error, StoreError) else f"the shared store cannot be used: {type(error).__name__}"
+            )
+            self._warn(f"{what}; going on without it, each process by itself")
 
     def _recovered(self) -> None:
         with self._lock:
