@@ -23,7 +23,6 @@ from .transport import make_response
 if TYPE_CHECKING:
     from .repairs.token import Token
 
-_MAX_POOLS = 64
 _INNER_RETRIES = (
     "max_retries: it would repeat requests beneath the adapter, orders included; use the setting retry.max_attempts"
 )
@@ -198,11 +197,12 @@ class ResilientAdapter(HTTPAdapter):
         end = url.find("/", 8)
         key = url[:end]
         pool = self._pools.get(key)
-        # A pool that the manager has evicted is closed, and its queue gone.
+        # A pool that was closed has lost its queue.
         if pool is None or pool.pool is None:
             pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
             if end > 0:
-                if len(self._pools) >= _MAX_POOLS:
+                # The manager keeps as many; what is remembered beyond them would keep their connections open.
+                if len(self._pools) >= self._pool_connections:  # type: ignore[attr-defined]
                     self._pools.clear()
                 self._pools[key] = pool
         return pool
