@@ -16,6 +16,7 @@ import requests
 import urllib3
 from adapter_support import RawServer, RealClock, adapter, closed_port, connect, numbers, prepare
 from requests.adapters import BaseAdapter, HTTPAdapter
+from shared_support import Fleet
 
 import resilient_adapter as ra
 from resilient_adapter.core.classify import classify_failure
@@ -23,6 +24,7 @@ from resilient_adapter.core.model import Executed, Failure
 from resilient_adapter.errors import without_frames
 from resilient_adapter.guards.rate_limit import RateLimit
 from resilient_adapter.repairs.orders import Orders
+from resilient_adapter.repairs.shared_token import SharedToken
 from resilient_adapter.testing import FakeClock, Fault, Gateway
 from resilient_adapter.transport import failure_of
 
@@ -469,3 +471,17 @@ def test_what_reduces_risk_goes_first_through_pacing(gateway: Gateway, monkeypat
     session.post(url, data={"reduceOnly": "false"})
     session.get(url)
     assert places == [0, 0, 0, 1, 2]
+
+
+def test_an_interrupt_before_the_store_has_answered_leaves_no_lease_on_a_token() -> None:
+    """Another process may log in at once."""
+    fleet = Fleet()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    first, second = (SharedToken(fleet.store(), "token", None, fleet.clock, pytest.fail) for _ in range(2))
+    fleet.backend.before_answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        first.fetch(lambda token: True, pytest.fail, 0.0)
+    assert second.fetch(lambda token: True, lambda: ra.Token("new"), 0.0) == ra.Token("new")

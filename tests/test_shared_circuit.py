@@ -16,7 +16,7 @@ from shared_support import Fleet
 
 from resilient_adapter.clock import SYSTEM_CLOCK
 from resilient_adapter.core.model import Health
-from resilient_adapter.guards.circuit import Refusal, Ticket, Transition
+from resilient_adapter.guards.circuit import Circuit, Refusal, Ticket, Transition
 from resilient_adapter.guards.circuit_storage import Storage
 from resilient_adapter.guards.shared_circuit import SharedCircuit, View, view
 from resilient_adapter.settings.schema import Settings
@@ -215,6 +215,25 @@ class TestProbes:
         assert seen is not None and (seen.wait, seen.probe) == (0.0, None)
         three.probe("B")
 
+    def test_the_place_is_taken_before_the_lease_is_given_back(
+        self, three: Processes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another thread that asks in between is refused, and has not taken the lease's name from it."""
+        three.clock.advance(three.trip("A"))
+        three.probe("A")
+        release, met, once = Circuit.release, [], iter([True])
+
+        def overtaken(circuit: Circuit, ticket: Ticket) -> None:
+            release(circuit, ticket)
+            if next(once, False):
+                met.append(three["A"].admit(LEASE))
+
+        monkeypatch.setattr(Circuit, "release", overtaken)
+        three["A"].release(three.tickets["A"])
+        assert met == [Refusal(0.1)]
+        seen = three.view()
+        assert seen is not None and seen.probe is None
+
     @pytest.mark.parametrize("health", [S, F, N])
     @pytest.mark.parametrize("heard", [False, True])
     @pytest.mark.parametrize("taken", [False, True])
@@ -308,6 +327,14 @@ class TestProbes:
             three.ask("A")
         monkeypatch.setattr(three.fleet.backend, "swap", swap)
         three.probe("A")
+
+    def test_an_interrupt_before_the_store_has_answered(self, three: Processes) -> None:
+        """The lease that it may have given is given back: another process may probe at once."""
+        three.clock.advance(three.trip("A"))
+        three.fleet.backend.before_answer = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            three.ask("A")
+        three.probe("B")
 
     def test_threads_of_one_process_do_not_all_ask(self, three: Processes) -> None:
         """One asks the store; the others are refused meanwhile without a word to it."""

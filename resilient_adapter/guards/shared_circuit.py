@@ -155,6 +155,11 @@ class CircuitRecord:
 
         self._record.update(change)
 
+    def withdraw(self, probe: str) -> None:
+        """Give back a lease that was asked for, where it was given although no answer has come."""
+        self._record.look()
+        self.release(probe)
+
     def _update(self, change: Any) -> View | None:
         result = self._record.update(change)
         return view(result.value, result.now)
@@ -194,21 +199,23 @@ class SharedCircuit(Circuit):
         if health is Health.NEUTRAL:
             self.release(ticket)
             return None
+        name = self._probe_name
         changed = super().record(ticket, health, retry_after=retry_after)
         if changed is None:
             return None
         wait = changed.retry_after or 0.0
         if ticket.probe:
-            self._take(self._shared.failed(self._probe_name, wait, self._reset_timeout))
+            self._take(self._shared.failed(name, wait, self._reset_timeout))
         else:
             self._take(self._shared.open(wait, self._reset_timeout))
         return changed
 
     def release(self, ticket: Ticket) -> None:
+        name = self._probe_name  # read first: as soon as the place is free, another thread may take it
         ours = ticket.probe and ticket is self._probe
         super().release(ticket)
         if ours:
-            self._shared.release(self._probe_name)
+            self._shared.release(name)
 
     def reset_after_fork(self) -> None:
         super().reset_after_fork()
@@ -223,7 +230,8 @@ class SharedCircuit(Circuit):
         try:
             ours, seen = self._shared.acquire(self._probe_name, lease, self._reset_timeout)
         except BaseException:
-            super().release(admitted)  # an interrupt: no lease is left behind
+            super().release(admitted)
+            self._shared.withdraw(self._probe_name)  # an interrupt: no lease is left behind
             raise
         if ours:
             with self._lock:
@@ -237,9 +245,10 @@ class SharedCircuit(Circuit):
         return self.refusal() or Refusal(PROBE_POLL)
 
     def _probe_succeeded(self, ticket: Ticket) -> Transition | None:
+        name = self._probe_name
         if ticket is not self._probe:
             return None
-        held, seen = self._shared.succeeded(self._probe_name, self._settings.success_threshold)
+        held, seen = self._shared.succeeded(name, self._settings.success_threshold)
         if not held:
             # It took longer than its lease: another process probes, or has.
             super().release(ticket)

@@ -95,7 +95,13 @@ class SharedToken:
             return Change({**_parts(value), "lease": {"id": name, "until": now + LEASE, "for": LEASE}}, _KEPT)
 
         while True:
-            result = self._record.update(lease)
+            try:
+                result = self._record.update(lease)
+            except BaseException:
+                # An interrupt. The store may have given the lease all the same.
+                self._record.look()
+                self._give_back(None, name)
+                raise
             if result.changed:
                 break
             token = self._usable(result.value, usable)

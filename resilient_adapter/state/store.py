@@ -99,6 +99,10 @@ class Record:
                 return Result(wanted.value, seen.now, changed=True)
         return Result(self.value, store.now(), changed=False)
 
+    def look(self) -> None:
+        """See what the record is now, where an answer of the store has not come."""
+        self._store._read([self])
+
     def now(self) -> float:
         """Return the store's time, as :meth:`Store.now`."""
         return self._store.now()
