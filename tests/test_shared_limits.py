@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from shared_support import Fleet
 from resilient_adapter.core.rates import Rate
 from resilient_adapter.guards.pacing import SlidingWindow
 from resilient_adapter.guards.rate_limit import Waiter
-from resilient_adapter.guards.shared_pace import windows
+from resilient_adapter.guards.shared_pace import SharedPace, windows
 from resilient_adapter.guards.shared_rate_limit import SharedRateLimit
 from resilient_adapter.guards.shared_retry_budget import SharedRetryBudget, repeats
 from resilient_adapter.settings.schema import Settings
@@ -292,7 +293,7 @@ class TestPacing:
         asked = all_.backend.swaps
         assert first > 0 and all(limit.poll(waiter) for _ in range(5)) and all_.backend.swaps == asked
         assert limit._pace is not None
-        limit._pace._asking = True
+        limit._pace._asked_until = math.inf
         assert limit.poll(limit.enter(READ)) > 0 and all_.backend.swaps == asked
         assert 0 < limit.estimate(READ) <= 2.0
         late = all_.join()
@@ -395,6 +396,24 @@ class TestPacing:
                 limit.poll(waiter)
             limit.leave(waiter)
         assert served(all_, [(0.0, 0)]) == [(0.0, 0)]
+
+    def test_an_interrupt_around_the_question(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever asks and is cut off before it can say so is not waited for for ever."""
+        all_ = Processes(1, rate="5/s")
+        (limit,) = all_.limits
+
+        def interrupt(*args: Any, **options: Any) -> Any:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedPace, "reserve", interrupt)
+            patch.setattr(SharedPace, "put", interrupt)
+            waiter = limit.enter(READ)
+            with pytest.raises(KeyboardInterrupt):
+                limit.poll(waiter)
+            limit.leave(waiter)
+        ((at, _),) = served(all_, [(0.0, 0)])
+        assert at <= 2.1
 
     @pytest.mark.parametrize("rate", [None, "5/s"])
     def test_a_fork(self, rate: str | None) -> None:

@@ -40,6 +40,8 @@ _HORIZON = 1.0
 _SHARE = 0.25
 #: How soon to ask again where nothing better is known, while somebody else asks.
 _ASK_AGAIN = 0.01
+#: Seconds after which whoever asks is not waited for any more: an interrupt may have kept it from saying so.
+_ASKING = 2.0
 
 
 class Wanted(NamedTuple):
@@ -79,7 +81,7 @@ class SharedPace:
         self._period = max(rate.period for rate in rates)
         self._good_for = min(_GOOD_FOR * min(rate.period for rate in rates), _GOOD_FOR_MOST)
         self._slots: deque[Slot] = deque()
-        self._asking = False
+        self._asked_until = -math.inf  # somebody asks, and has until then
         self._ask_at = -math.inf
 
     def wanted(self, waiting: int, rate: float, now: float) -> Wanted | None:
@@ -92,9 +94,9 @@ class SharedPace:
         """
         self._drop_late(now)
         need = waiting - len(self._slots)
-        if need <= 0 or self._asking or now < self._ask_at:
+        if need <= 0 or now < max(self._asked_until, self._ask_at):
             return None
-        self._asking = True
+        self._asked_until = now + _ASKING
         return Wanted(need, rate)
 
     def reserve(self, wanted: Wanted) -> tuple[list[Slot], float]:
@@ -137,7 +139,7 @@ class SharedPace:
 
     def put(self, slots: Sequence[Slot], ask_at: float) -> None:
         """Take what :meth:`reserve` has brought."""
-        self._asking = False
+        self._asked_until = -math.inf
         self._slots += slots
         self._ask_at = max(ask_at - _HORIZON, self._slots[-1].begin - _LEAD) if self._slots else ask_at
 
@@ -157,7 +159,7 @@ class SharedPace:
     def reset_after_fork(self) -> None:
         """Leave the slots in hand to the parent."""
         self._slots.clear()
-        self._asking = False
+        self._asked_until = -math.inf
 
     def _drop_late(self, now: float) -> None:
         while self._slots and self._slots[0].end < now:

@@ -66,7 +66,8 @@ class SharedRateLimit(RateLimit):
         try:
             slots, ask_at = pace.reserve(wanted)
         except BaseException:
-            pace.put([], 0.0)  # an interrupt: the next one asks
+            with self._lock:
+                pace.put([], 0.0)  # an interrupt: the next one asks
             raise
         with self._lock:
             pace.put(slots, ask_at)
