@@ -135,6 +135,7 @@ class Call:
         except Exception:
             raise
         except BaseException:
+            self.admission.release()  # a probe that is cut off before or after its send must not keep others waiting
             if self.story.response is not None:
                 self.story.response.close()  # nobody else can: a bounded pool would wait for its connection for ever
             raise

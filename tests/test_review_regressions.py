@@ -23,7 +23,7 @@ from resilient_adapter.core.classify import classify_failure
 from resilient_adapter.core.model import Executed, Failure
 from resilient_adapter.errors import without_frames
 from resilient_adapter.guards.rate_limit import RateLimit
-from resilient_adapter.repairs.orders import Orders
+from resilient_adapter.repairs.orders import Orders, Submission
 from resilient_adapter.repairs.shared_token import SharedToken
 from resilient_adapter.testing import FakeClock, Fault, Gateway
 from resilient_adapter.transport import failure_of
@@ -485,3 +485,32 @@ def test_an_interrupt_before_the_store_has_answered_leaves_no_lease_on_a_token()
     with pytest.raises(KeyboardInterrupt):
         first.fetch(lambda token: True, pytest.fail, 0.0)
     assert second.fetch(lambda token: True, lambda: ra.Token("new"), 0.0) == ra.Token("new")
+
+
+@pytest.mark.parametrize("cut_off", ["listener", "books"])
+def test_a_probe_that_is_cut_off_beside_its_send_frees_its_place(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, cut_off: str
+) -> None:
+    """An interrupt of a listener before it, or of the order's books after it, keeps nobody out for a lease."""
+    interrupts = iter(())
+
+    def interrupt(*args: Any, **options: Any) -> None:
+        for _ in interrupts:
+            raise KeyboardInterrupt
+
+    clock = FakeClock()
+    session = connect(
+        {**ONCE, "circuit": {"fail_max": 1}},
+        clock=clock,
+        listeners=[lambda event: interrupt() if event.name == "circuit_half_open" else None],
+    )
+    gateway.script(Fault.code(-1008, status=503))
+    assert session.get(gateway.url + "/x").status_code == 503
+    clock.advance(3.0)
+    interrupts = iter([True])
+    if cut_off == "books":
+        interrupts = iter(())
+        monkeypatch.setattr(Submission, "came_back", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        session.post(gateway.url + "/order", data={"newClientOrderId": "one"})
+    assert session.get(gateway.url + "/x").ok
