@@ -397,6 +397,20 @@ class TestPacing:
             limit.leave(waiter)
         assert served(all_, [(0.0, 0)]) == [(0.0, 0)]
 
+    @pytest.mark.parametrize("rate", ["2/s", "10/s", "100/10s"])
+    @pytest.mark.parametrize("late", [0.015, 0.03, 0.1, 0.3])
+    def test_who_wakes_late_is_served_all_the_same(self, rate: str, late: float) -> None:
+        """Slots are good for longer then: one process sends nearly half of its limit, or more."""
+        all_ = Processes(1, rate=rate)
+        (limit,) = all_.limits
+        end, sent = all_.clock.monotonic() + 60.0, 0
+        while all_.clock.monotonic() < end:
+            waiter = limit.enter(READ)
+            while wait := limit.poll(waiter):
+                all_.clock.advance(wait + late)
+            sent += 1
+        assert sent >= 27 * (2 if rate == "2/s" else 10)
+
     def test_an_interrupt_around_the_question(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever asks and is cut off before it can say so is not waited for for ever."""
         all_ = Processes(1, rate="5/s")

@@ -24,6 +24,9 @@ _STAMPS = 100
 #: Share of the shortest window for which a slot is good once its time has come, and the most seconds. The record takes
 #: it for used at the end of that, so this share of the limit is what sharing costs.
 _GOOD_FOR, _GOOD_FOR_MOST = 0.02, 0.25
+#: Threads that wake later than that, on a busy machine say, would get no slot ever: with each that they miss slots are
+#: good for twice as long, up to so many seconds, and with each that they use for a little less.
+_LATE_MOST, _EASE = 1.0, 0.98
 #: Where no more than this share of the slots is taken, they are good for so many seconds, and enough are reserved for
 #: all that time: nobody else is short of them.
 _PLENTY, _AHEAD = 0.5, 0.5
@@ -57,10 +60,17 @@ class Wanted(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """Leave for one request, at some time from ``begin`` to ``end``, by the local clock."""
+    """Leave for one request, at some time from ``begin`` to ``end``, by the local clock.
+
+    Attributes:
+        begin: from when on it is good.
+        end: until when.
+        spare: slots are plenty, and nobody may come for this one.
+    """
 
     begin: float
     end: float
+    spare: bool
 
 
 class SharedPace:
@@ -79,7 +89,9 @@ class SharedPace:
         self._rates = rates
         self._now = clock.monotonic
         self._period = max(rate.period for rate in rates)
-        self._good_for = min(_GOOD_FOR * min(rate.period for rate in rates), _GOOD_FOR_MOST)
+        shortest = min(rate.period for rate in rates)
+        self._good_for = self._good_for_least = min(_GOOD_FOR * shortest, _GOOD_FOR_MOST)
+        self._good_for_most = max(min(shortest, _LATE_MOST), self._good_for_least)
         self._slots: deque[Slot] = deque()
         self._asked_until = -math.inf  # somebody asks, and has until then
         self._ask_at = -math.inf
@@ -125,7 +137,7 @@ class SharedPace:
                 if not _takes(need, wanted.rate * good_for, len(slots), free - now):
                     break
                 latest = free
-                slots.append(Slot(free, free + good_for))
+                slots.append(Slot(free, free + good_for, spare=not spacing))
                 for log in logs:
                     log.take(max(free + good_for, log.latest))
             taken = {"windows": [log.saved() for log in logs], "latest": latest}
@@ -135,7 +147,7 @@ class SharedPace:
         if not result.changed:
             slots.clear()
         here = self._now() - self._record.now()
-        return [Slot(slot.begin + here, slot.end + here) for slot in slots], free + here
+        return [Slot(slot.begin + here, slot.end + here, slot.spare) for slot in slots], free + here
 
     def put(self, slots: Sequence[Slot], ask_at: float) -> None:
         """Take what :meth:`reserve` has brought."""
@@ -152,6 +164,7 @@ class SharedPace:
         """Use the next slot. The caller has made sure that its time has come."""
         self._drop_late(now)  # some may have gone by while the record was asked
         self._slots.popleft()
+        self._good_for = max(_EASE * self._good_for, self._good_for_least)
 
     def give_back(self) -> None:
         """A slot that was taken in vain is lost: by the next time that somebody waits, it would be late."""
@@ -163,7 +176,8 @@ class SharedPace:
 
     def _drop_late(self, now: float) -> None:
         while self._slots and self._slots[0].end < now:
-            self._slots.popleft()
+            if not self._slots.popleft().spare:
+                self._good_for = min(2 * self._good_for, self._good_for_most)
 
 
 def _takes(need: int, ahead: float, taken: int, wait: float) -> bool:
