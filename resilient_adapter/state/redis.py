@@ -365,7 +365,7 @@ def _changes(message: Any) -> list[Seen]:
     try:
         key, version, value, now = json.loads(message[2])
         return [Seen(str(key), int(version), str(value) if value is not False else None, int(now) / 1e6)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []  # somebody else's
 
 
