@@ -1020,7 +1020,19 @@ class TestRedis:
         server.ask("FLUSHALL")
 
     @pytest.mark.parametrize(
-        "payload", ["", "hello", "[]", "[1, 2, 3]", '["k", "x", "v", "1"]', "7", '{"a": 1}', "[null"]
+        "payload",
+        [
+            "",
+            "hello",
+            "[]",
+            "[1, 2, 3]",
+            '["k", "x", "v", "1"]',
+            "7",
+            '{"a": 1}',
+            "[null",
+            '["k", 1e999, "v", "1"]',
+            "[" * 100_000,
+        ],
     )
     def test_what_a_stranger_says_is_not_heard(self, server: ValkeyServer, payload: str) -> None:
         """And it does not end the listening."""
