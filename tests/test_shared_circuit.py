@@ -18,7 +18,7 @@ from resilient_adapter.clock import SYSTEM_CLOCK
 from resilient_adapter.core.model import Health
 from resilient_adapter.guards.circuit import Circuit, Refusal, Ticket, Transition
 from resilient_adapter.guards.circuit_storage import Storage
-from resilient_adapter.guards.shared_circuit import SharedCircuit, View, view
+from resilient_adapter.guards.shared_circuit import CircuitRecord, SharedCircuit, View, view
 from resilient_adapter.settings.schema import Settings
 from resilient_adapter.state.backend import Seen
 from resilient_adapter.state.file import FileBackend
@@ -334,6 +334,16 @@ class TestProbes:
         three.fleet.backend.before_answer = interrupt
         with pytest.raises(KeyboardInterrupt):
             three.ask("A")
+        three.probe("B")
+
+    def test_an_interrupt_while_a_failure_is_told(self, three: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The lease is given back, and another process may probe."""
+        three.clock.advance(three.trip("A"))
+        three.probe("A")
+        with monkeypatch.context() as patch:
+            patch.setattr(CircuitRecord, "failed", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                three["A"].record(three.tickets["A"], F)
         three.probe("B")
 
     def test_threads_of_one_process_do_not_all_ask(self, three: Processes) -> None:

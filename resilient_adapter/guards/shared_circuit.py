@@ -205,7 +205,11 @@ class SharedCircuit(Circuit):
             return None
         wait = changed.retry_after or 0.0
         if ticket.probe:
-            self._take(self._shared.failed(name, wait, self._reset_timeout))
+            try:
+                self._take(self._shared.failed(name, wait, self._reset_timeout))
+            except BaseException:
+                self._shared.withdraw(name)  # an interrupt: nobody waits for what is not told any more
+                raise
         else:
             self._take(self._shared.open(wait, self._reset_timeout))
         return changed
