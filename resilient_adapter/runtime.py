@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Set
+from contextlib import nullcontext
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ class Origin:
         "_circuits",
         "_clock",
         "_lock",
+        "_making",
         "_order_rules",
         "_orders",
         "_store",
@@ -133,6 +135,7 @@ class Origin:
         self._store = store if settings.mode == "enforce" and not plain else None
         self.rate_limit, self.budget = self._limits()
         self._lock = threading.Lock()
+        self._making = threading.RLock()  # who makes a circuit
         # One circuit for the origin, or one for each path of it.
         self._circuit = self._new_circuit(name)
         self._circuits: OrderedDict[str, Circuit] | None = (
@@ -156,12 +159,14 @@ class Origin:
         if self._circuits is None:
             return self._circuit
         path = urlsplit(url).path
-        # Made under no lock: one that is shared asks its store, and others are not to wait for that.
-        circuit = self._circuits.get(path) or self._new_circuit(self.name + path)
-        with self._lock:
-            circuit = self._circuits.setdefault(path, circuit)
-            self._circuits.move_to_end(path)
-            _bound(self._circuits, MAX_CIRCUITS, lambda one: one.state != "closed")
+        known = self._circuits.get(path)
+        # One that is shared asks its store: only those are to wait for that who need a new one too.
+        with self._making if known is None else nullcontext():
+            made = known or self._circuits.get(path) or self._new_circuit(self.name + path)
+            with self._lock:
+                circuit = self._circuits.setdefault(path, made)
+                self._circuits.move_to_end(path)
+                _bound(self._circuits, MAX_CIRCUITS, lambda one: one.state != "closed")
         return circuit
 
     def _new_circuit(self, name: str) -> Circuit:
@@ -196,7 +201,7 @@ class Origin:
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.RLock()
         self.rate_limit.reset_after_fork()
         self.budget.reset_after_fork()
         for circuit in (self._circuit, *(self._circuits or {}).values()):
@@ -248,6 +253,7 @@ class Runtime:
         self.settings = settings
         self._clock = clock
         self._lock = threading.Lock()
+        self._making = threading.RLock()  # who makes an origin
         self._origins: OrderedDict[str, Origin] = OrderedDict()
         self._spellings: dict[str, Origin] = {}
         self._own = frozenset(settings.origins)
@@ -282,21 +288,22 @@ class Runtime:
 
     def _meet(self, spelling: str) -> Origin:
         name = _name_of(spelling)
-        # Made under no lock: with a store, that is asked, and where it fails, the log is told.
         known = self._origins.get(name)
-        made = self._make(name) if known is None else known
-        with self._lock:
-            origin = self._origins.setdefault(name, made)
-            if known is None:
-                gone = _bound(self._origins, MAX_ORIGINS, Origin.busy, Origin.was_met)
-                if gone is not None:
-                    self._spellings = {key: one for key, one in self._spellings.items() if one is not gone}
-            else:
-                origin.met = True
-            if len(self._spellings) >= _MAX_SPELLINGS:
-                self._spellings.clear()
-            if "?" not in spelling and "#" not in spelling:
-                self._spellings[spelling] = origin
+        # With a store, that is asked, and where it fails, the log is told, which may send through us in its turn.
+        with self._making if known is None else nullcontext():
+            made = known or self._origins.get(name) or self._make(name)
+            with self._lock:
+                origin = self._origins.setdefault(name, made)
+                if known is None:
+                    gone = _bound(self._origins, MAX_ORIGINS, Origin.busy, Origin.was_met)
+                    if gone is not None:
+                        self._spellings = {key: one for key, one in self._spellings.items() if one is not gone}
+                else:
+                    origin.met = True
+                if len(self._spellings) >= _MAX_SPELLINGS:
+                    self._spellings.clear()
+                if "?" not in spelling and "#" not in spelling:
+                    self._spellings[spelling] = origin
         return origin
 
     def _make(self, name: str) -> Origin:
@@ -309,7 +316,7 @@ class Runtime:
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process."""
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.RLock()
         if self._orders is not None:
             self._orders.reset_after_fork()
         for origin in self._origins.values():

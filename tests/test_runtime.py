@@ -152,6 +152,26 @@ class TestNoLockIsHeldWhileTheStoreIsAsked:
         assert self.ends(lambda: met.append(origin.circuit("http://a/new")))
         assert met == [known, met[1], met[1]]
 
+    @pytest.mark.parametrize("scope", ["origin", "endpoint"])
+    def test_many_that_meet_at_once(self, backend: Asked, scope: str) -> None:
+        """One of them makes the origin, and its circuit: the store is asked once for each record."""
+        kept = runtime({"circuit": {"scope": scope}})
+        alone = kept.origin("http://alone/").circuit("http://alone/x")
+        reads, backend.reads = backend.reads, 0
+        start = threading.Barrier(8)
+        met: list[object] = []
+
+        def meet() -> None:
+            start.wait(SOON)
+            met.append(kept.origin("http://a/").circuit("http://a/x"))
+
+        threads = [threading.Thread(target=meet) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(met) == 8 and set(met) == {met[0]} != {alone} and backend.reads == reads
+
     def test_two_that_meet_at_once(self, backend: Asked) -> None:
         """They meet one origin."""
         kept = runtime()
