@@ -534,8 +534,19 @@ def shared_store(settings: Settings, clock: Clock) -> Store | None:
     store = _shared.stores.get(key)
     if store is None:
         backend = open_backend(shared.url, shared.namespace)
+        if len(_shared.stores) >= MAX_RUNTIMES:
+            _close_unused_stores()
         store = _shared.stores[key] = Store(backend, clock, _warn_of_store)
     return store
+
+
+def _close_unused_stores() -> None:
+    used = {id(runtime.store) for runtime in _shared.alive}
+    for key, store in list(_shared.stores.items()):
+        if id(store) not in used:
+            del _shared.stores[key]
+            # Its thread may be listening for a second yet, and nobody is to wait for that.
+            threading.Thread(target=store.close, name="resilient_adapter closing", daemon=True).start()
 
 
 def _warn_of_store(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ def test_settings_that_share_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_without_redis_py(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line on stderr that says what to install, exit status 2."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "redis", None)
     assert main(["state", "--settings", settings_file(tmp_path, "redis://127.0.0.1:1/0")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "pip install 'resilient_adapter[redis]'" in err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,3 +212,23 @@ class TestCredentials:
         settings = {"origins": ["http://a"], "signing": {"api_key": "k", "secret": "s"}}
         assert runtime(settings).origin("http://a/").signer is not None
         assert runtime(settings).origin("http://a/").server_clock is not None
+
+
+def test_stores_that_nobody_uses_are_closed_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ever new places to share in do not pile up threads and handles; what a living adapter shares in stays open."""
+    monkeypatch.setattr(runtime_module, "MAX_RUNTIMES", 3)
+    monkeypatch.setattr(runtime_module, "_shared", runtime_module._Shared())
+
+    def adapter(name: str) -> ra.ResilientAdapter:
+        return ra.ResilientAdapter(
+            ra.Settings.from_mapping({"shared": {"url": f"file://{tmp_path}/state", "namespace": name}})
+        )
+
+    kept = adapter("kept")
+    for number in range(12):
+        adapter(f"n{number}")
+        gc.collect()
+    stores = runtime_module._shared.stores
+    assert len(stores) < 8 and kept._runtime.store in stores.values()
+    for store in stores.values():
+        store.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from resilient_adapter import Settings, SettingsError
@@ -117,7 +119,7 @@ def test_a_file_is_opened_by_its_url() -> None:
 
 def test_redis_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where redis-py is not installed, the error says how to get it; a file needs nothing."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(SettingsError, match=r"pip install 'resilient_adapter\[redis\]'"):
         open_backend("redis://h", "n")
     open_backend("file:///tmp/state", "n")

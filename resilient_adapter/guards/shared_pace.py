@@ -31,8 +31,9 @@ _LATE_MOST, _EASE = 1.0, 0.98
 #: all that time: nobody else is short of them.
 _PLENTY, _AHEAD = 0.5, 0.5
 #: Else they are spread out over their window, a little closer than they would have to be, so that one request for
-#: slots serves all who wait: in one burst each of them would have to ask by itself.
-_SPACING = 0.95
+#: slots serves all who wait: in one burst each of them would have to ask by itself. But by no more than so many
+#: seconds: who may send a hundred a minute does not wait half of it for the second fifty.
+_SPACING, _SPACING_MOST = 0.95, 0.02
 #: Where there are too few, more are asked for so many seconds before the last one in hand is due, for all who have come
 #: by then.
 _LEAD = 0.015
@@ -126,7 +127,9 @@ class SharedPace:
             logs = windows(self._rates, value)
             ahead = wanted.need + wanted.rate * _AHEAD
             spacing = max(
-                0.0 if log.used(now) + ahead <= _PLENTY * rate.limit else _SPACING * rate.period / rate.limit
+                0.0
+                if log.used(now) + ahead <= _PLENTY * rate.limit
+                else min(_SPACING * rate.period / rate.limit, _SPACING_MOST)
                 for log, rate in zip(logs, self._rates, strict=True)
             )
             need = min(wanted.need, max(1, int(_SHARE * _HORIZON / spacing))) if spacing else wanted.need

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from ..errors import SettingsError
 from .address import file_path
 from .backend import Backend
@@ -27,6 +25,9 @@ def open_backend(url: str, namespace: str) -> Backend:
         backend = RedisBackend(url, namespace)
     except ValueError as error:
         raise SettingsError(f"shared.url: {error}") from None
-    if importlib.util.find_spec("redis") is None:
-        raise SettingsError("shared.url: this needs redis-py: pip install 'resilient_adapter[redis]'")
+    try:
+        # Now, by one thread: those that need parts of it later might each hold what the other waits for.
+        import redis  # noqa: F401
+    except ImportError:
+        raise SettingsError("shared.url: this needs redis-py: pip install 'resilient_adapter[redis]'") from None
     return backend
