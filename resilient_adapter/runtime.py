@@ -525,7 +525,7 @@ def shared_store(settings: Settings, clock: Clock) -> Store | None:
         SettingsError: a package that it needs is missing.
     """
     shared = settings.shared
-    if shared.url is None or settings.mode == "off":
+    if shared.url is None or (settings.mode == "off" and not settings.per_origin):
         return None
     from .state.opening import open_backend
     from .state.store import Store

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
+import logging
+import os
+import sqlite3
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ from shared_support import FailingBackend
 
 import resilient_adapter as ra
 from resilient_adapter import runtime as runtime_module
-from resilient_adapter.core.model import Recovery
+from resilient_adapter.core.model import Health, Recovery
+from resilient_adapter.guards.circuit import Ticket
+from resilient_adapter.repairs.token import Refreshed, TokenKeeper
 from resilient_adapter.runtime import Runtime, rules_of
 from resilient_adapter.state.backend import Seen
 from resilient_adapter.state.store import Store
@@ -181,6 +188,213 @@ class TestNoLockIsHeldWhileTheStoreIsAsked:
         backend.asking = lambda: met.append(kept.origin("http://a/"))
         assert self.ends(lambda: met.append(kept.origin("http://a/")))
         assert met == [met[0], met[0]]
+
+
+class TestSharing:
+    """What ``shared.url`` makes of a runtime."""
+
+    KEY = "A" * 43 + "="
+
+    @pytest.fixture(autouse=True)
+    def stores(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Forget the stores of a test."""
+        monkeypatch.setattr(runtime_module, "_shared", runtime_module._Shared())
+        yield
+        for store in runtime_module._shared.stores.values():
+            store.close()
+
+    @staticmethod
+    def settings(folder: Path, **more: Any) -> dict[str, Any]:
+        """Return settings that share in a file there."""
+        return {"shared": {"url": (folder / "state").as_uri(), **more.pop("shared", {})}, **more}
+
+    @staticmethod
+    def records(folder: Path) -> dict[str, str]:
+        """Return all that the file holds, by name."""
+        with sqlite3.connect(folder / "state") as connection:
+            found = connection.execute("SELECT name, value FROM records").fetchall()
+        connection.close()
+        return dict(found)
+
+    @staticmethod
+    def trip(kept: Runtime, url: str) -> None:
+        """Let the circuit of a URL open."""
+        circuit = kept.origin(url).circuit(url)
+        while circuit.state == "closed":
+            ticket = circuit.admit(9.0)
+            assert isinstance(ticket, Ticket)
+            circuit.record(ticket, Health.FAILURE)
+
+    def test_one_store_for_all(self, tmp_path: Path) -> None:
+        """Of one address, one namespace and one clock, whatever else the adapters' settings are."""
+        clock = FakeClock()
+        adapters = [
+            ra.ResilientAdapter(ra.Settings.from_mapping(self.settings(tmp_path, **more)), clock=clock)
+            for more in ({}, {"deadline": 7.0}, {"shared": {"namespace": "another"}})
+        ]
+        first, second, other = (adapter._runtime for adapter in adapters)
+        assert first is not second and first.store is second.store is not None
+        assert other.store is not first.store and len(runtime_module._shared.stores) == 2
+        assert runtime(self.settings(tmp_path)).store is not first.store  # another clock
+        for adapter in adapters:
+            adapter.close()
+
+    def test_they_open_together(self, tmp_path: Path) -> None:
+        """What one of them learns, the other knows: circuits, cooldowns, windows; and origins keep apart."""
+        settings = self.settings(tmp_path, rate_limit={"rate": "100/s"})
+        clock = FakeClock()
+        one, other = runtime(settings, clock=clock), runtime({**settings, "deadline": 7.0}, clock=clock)
+        self.trip(one, "http://a/x")
+        one.origin("http://a/").rate_limit.throttled(60.0)
+        there = other.origin("http://a/y")
+        assert there.circuit("http://a/y").state == "open" and there.rate_limit.remaining() > 50
+        assert other.origin("http://b/").circuit("http://b/").state == "closed"
+        assert other.origin("http://b/").rate_limit.remaining() == 0
+        assert set(self.records(tmp_path)) == {f"resilient_adapter {kind}:http://a" for kind in ("circuit", "cooldown")}
+
+    @pytest.mark.parametrize("more", [
+        {"mode": "off"},
+        {"mode": "shadow"},
+        {"origins": ["http://b"]},
+        {"per_origin": {"http://a": {"mode": "shadow"}}},
+        {"per_origin": {"http://a": {"mode": "off"}}},
+    ])  # fmt: skip
+    def test_what_only_watches_touches_nothing(self, tmp_path: Path, more: dict[str, Any]) -> None:
+        """Nor does what is none of ours: no file is made, and no thread started."""
+        threads = threading.active_count()
+        kept = runtime(
+            self.settings(tmp_path, token={"origins": more.get("origins", ["http://a"])}, **more),
+            token_source=lambda: "t",
+        )
+        self.trip(kept, "http://a/x")
+        kept.origin("http://a/").rate_limit.throttled(60.0)
+        assert kept.origin("http://a/").budget.spend()
+        token = kept.origin("http://a/").token
+        assert token is None or "per_origin" in more or token.refresh(None, 1e9) is Refreshed.BY_US
+        assert not (tmp_path / "state").exists() and threading.active_count() == threads
+
+    def test_no_name_tells_a_secret(self, tmp_path: Path) -> None:
+        """Neither query, user, password, path nor token, nor a login's; and no value holds a token."""
+        login = "http://user:s3cret-password@a/s3cret-path?key=s3cret-query"
+        kept = runtime(
+            self.settings(
+                tmp_path,
+                circuit={"scope": "endpoint"},
+                rate_limit={"rate": "100/s"},
+                token={"url": login.replace("user:s3cret-password@", ""), "origins": ["http://a"]},
+                shared={"tokens": True, "token_key": self.KEY},
+            ),
+            token_source=lambda: "s3cret-token",
+        )
+        self.trip(kept, login)
+        origin = kept.origin(login)
+        origin.rate_limit.poll(origin.rate_limit.enter(2))
+        origin.rate_limit.throttled(60.0)
+        origin.budget.spend()
+        assert origin.token is not None and origin.token.refresh(None, 1e9) is Refreshed.BY_US
+        records = self.records(tmp_path)
+        kinds = sorted(name.split()[1].partition(":")[0] for name in records)
+        assert kinds == ["budget", "circuit", "cooldown", "pace", "token"]
+        for text in (*records, *records.values()):
+            assert "s3cret" not in text and "user" not in text and "?" not in text, text
+
+    def test_endpoints_have_circuits_of_their_own(self, tmp_path: Path) -> None:
+        """Each with a name of its own, which does not show the path."""
+        kept = runtime(self.settings(tmp_path, circuit={"scope": "endpoint"}))
+        self.trip(kept, "http://a/x?1")
+        self.trip(kept, "http://a/y")
+        names = sorted(self.records(tmp_path))
+        assert len(names) == 2 and all(name.startswith("resilient_adapter circuit:http://a#") for name in names)
+
+    def test_tokens_are_shared_where_that_is_said(self, tmp_path: Path) -> None:
+        """Between adapters that differ in nothing that tells one token from another; else each logs in, in turn."""
+        asked: list[str] = []
+
+        def keeper(name: str, **shared: Any) -> TokenKeeper:
+            def source() -> str:
+                asked.append(name)
+                return f"{name}-{len(asked)}"
+
+            kept = runtime(
+                self.settings(tmp_path, origins=["http://a"], shared=shared), token_source=source, clock=clock
+            )
+            token = kept.origin("http://a/").token
+            assert token is not None
+            return token
+
+        clock = FakeClock()
+        for name in "ab":
+            assert keeper(name).refresh(None, 1e9) is Refreshed.BY_US
+        assert asked == ["a", "b"]
+        shared = {"tokens": True, "token_key": self.KEY}
+        one, other = keeper("c", **shared), keeper("d", **shared)
+        assert one.refresh(None, 1e9) is Refreshed.BY_US and other.refresh(None, 1e9) is Refreshed.BY_ANOTHER
+        assert one.value() == other.value() == "c-3"
+
+    def test_an_origin_of_its_own_settings(self, tmp_path: Path) -> None:
+        """One with another token takes part as well: by a record of its own."""
+        kept = runtime(
+            self.settings(
+                tmp_path, origins=["http://a", "http://b"], per_origin={"http://b": {"token": {"header": "X"}}}
+            ),
+            token_source=lambda: "t",
+        )
+        for url in ("http://a/", "http://b/"):
+            token = kept.origin(url).token
+            assert token is not None and token.refresh(None, 1e9) is Refreshed.BY_US
+        assert len([name for name in self.records(tmp_path) if " token:" in name]) == 2
+
+    @pytest.mark.parametrize(("blocked", "shared", "says"), [
+        ("cryptography.fernet", {"tokens": True, "token_key": KEY}, "shared.tokens needs the package cryptography"),
+        ("redis", {"url": "redis://:hunter2@127.0.0.1:1/0"}, "shared.url: this needs redis-py"),
+    ])  # fmt: skip
+    def test_a_package_that_is_missing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocked: str, shared: dict[str, Any], says: str
+    ) -> None:
+        """An error that says what to install, when the adapter is made."""
+        if blocked == "redis":
+            monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setitem(sys.modules, blocked, None)
+        settings = ra.Settings.from_mapping(self.settings(tmp_path, origins=["http://a"], shared=shared))
+        with pytest.raises(ra.SettingsError, match=says) as caught:
+            ra.ResilientAdapter(settings, token_source=lambda: "t")
+        assert "pip install 'resilient_adapter[redis]'" in str(caught.value) and "hunter2" not in str(caught.value)
+
+    def test_a_store_that_fails_is_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Once, as a warning that says what; calls go on."""
+        (tmp_path / "state").mkdir()
+        with caplog.at_level(logging.WARNING):
+            kept = runtime(self.settings(tmp_path))
+            self.trip(kept, "http://a/x")
+            self.trip(kept, "http://b/x")
+        (warning,) = [record.getMessage() for record in caplog.records if "shared_store" in record.getMessage()]
+        assert str(tmp_path / "state") in warning and "going on without it" in warning
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+    def test_a_fork(self, tmp_path: Path) -> None:
+        """A child that opens its circuit opens its parent's, and has a thread that hears of its own."""
+        adapter = ra.ResilientAdapter(ra.Settings.from_mapping(self.settings(tmp_path, circuit={"fail_max": 1})))
+        kept = adapter._runtime
+        url = "http://a/x"
+        circuit = kept.origin(url).circuit(url)
+        child = os.fork()
+        if not child:
+            try:
+                assert kept.store is not None and kept.store._thread is not None and kept.store._thread.is_alive()
+                self.trip(kept, url)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        pause = threading.Event()
+        for _ in range(1000):
+            if circuit.state == "open":
+                break
+            pause.wait(0.01)
+        assert circuit.state == "open"
+        assert json.loads(self.records(tmp_path)["resilient_adapter circuit:http://a"])["probe"] is None
+        adapter.close()
 
 
 class TestRules:

@@ -517,6 +517,30 @@ class TestRetryBudget:
         fleet.clock.advance(10.0)
         assert self.record(fleet).value is None
 
+    def test_it_is_written_down_once_in_a_while(self) -> None:
+        """About once a second, at times of each process's own: not with each repeat."""
+        fleet = Fleet()
+        budgets = [self.make(fleet, budget_floor=1000.0) for _ in range(3)]
+        for _ in range(200):
+            for budget in budgets:
+                assert budget.spend()
+            fleet.clock.advance(0.03)
+        assert 9 <= fleet.backend.swaps <= 3 * 2 * 13
+        assert repeats(self.record(fleet).value, fleet.clock.time()) > 400
+
+    def test_one_that_is_overtaken_tries_once_more_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What it could not write down is written with the next."""
+        fleet = Fleet()
+        budget = self.make(fleet)
+        swap = fleet.backend.swap
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet.backend, "swap", lambda key, *_, **__: swap(key, -7, None, 0.0))
+            assert budget.spend()
+        assert fleet.backend.swaps == 2 and self.record(fleet).value is None
+        fleet.clock.advance(2.0)
+        budget.spend()
+        assert self.record(fleet).value == [[fleet.clock.time(), 2]]
+
     @pytest.mark.parametrize("text", ["5", '"ab"', "{}", "[5]", "[[5]]", "[[1e99, {}]]", '[["x", 1]]', "nonsense"])
     def test_what_is_no_record_of_ours(self, text: str) -> None:
         """It is replaced."""

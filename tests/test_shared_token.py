@@ -316,6 +316,21 @@ class TestLeases:
         waits = all_.waiting("B")
         assert all_.refused("B") is Refreshed.BY_US and waits == []
 
+    def test_an_interrupt_while_the_lease_is_taken(self, key: str | None) -> None:
+        """The store may have given it all the same: it is given back, and nobody was asked."""
+        all_ = Processes("AB", key)
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        all_.fleet.backend.before_answer = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            all_.refused("A")
+        assert all_.login.asked == [] and all_.record() == {"lease": None}
+        waits = all_.waiting("B")
+        assert all_.refused("B") is Refreshed.BY_US and waits == []
+        assert all_.refused("A") is (Refreshed.BY_ANOTHER if key else Refreshed.BY_US)
+
     def test_a_failed_login_keeps_the_token_of_before(self, key: str | None) -> None:
         """It may still be good for the others."""
         all_ = Processes("AB", key)
