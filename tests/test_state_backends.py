@@ -524,8 +524,8 @@ class TestFile:
         first.swap("k", 0, "v", LONG)
         second = FileBackend(path, "n")
         answers = iter([True])  # as it was a moment ago
-        true_answer = file_module._is_new
-        monkeypatch.setattr(file_module, "_is_new", lambda connection: next(answers, false(true_answer(connection))))
+        true_answer = file_module.is_new
+        monkeypatch.setattr(file_module, "is_new", lambda connection: next(answers, false(true_answer(connection))))
         assert second.read(["k"])[0].value == "v"
         first.close()
         second.close()

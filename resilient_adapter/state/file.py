@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .backend import TIMEOUT, Seen, StoreError
+from .sqlite import is_new, patiently, pragma
 
 if TYPE_CHECKING:
     import sqlite3
@@ -282,11 +283,11 @@ def _open(path: Path, sqlite: Any) -> sqlite3.Connection:
         f"{path.as_uri()}?mode=rw", uri=True, timeout=TIMEOUT, isolation_level=None, check_same_thread=False
     )
     try:
-        if _is_new(connection):
+        if is_new(connection):
             _found(connection, sqlite)
-        if _pragma(connection, "application_id") != _APPLICATION_ID:
+        if pragma(connection, "application_id") != _APPLICATION_ID:
             raise OSError("it is something else's database; name another file")
-        version = _pragma(connection, "user_version")
+        version = pragma(connection, "user_version")
         if version > _VERSION:
             raise OSError(f"a newer version of this package wrote it (schema {version}; this one knows {_VERSION})")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -299,36 +300,15 @@ def _open(path: Path, sqlite: Any) -> sqlite3.Connection:
 def _found(connection: sqlite3.Connection, sqlite: Any) -> None:
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), sqlite.OperationalError)
     connection.execute("BEGIN IMMEDIATE")
-    if _is_new(connection):  # another process may have been faster
+    if is_new(connection):  # another process may have been faster
         for statement in _SCHEMA:
             connection.execute(statement)
     connection.execute("COMMIT")
 
 
 def _patiently(step: Callable[[], object], busy: type[Exception]) -> None:
-    # Where two processes change the mode at once, SQLite tells one of them so without waiting.
     never = threading.Event()
-    for _ in range(20):
-        try:
-            step()
-        except busy as error:
-            if "locked" not in str(error):
-                raise
-            never.wait(TIMEOUT / 20)
-        else:
-            return
-    step()
-
-
-def _is_new(connection: sqlite3.Connection) -> bool:
-    # A file with a version or a table in it is somebody's, if not ours.
-    empty: bool = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    return empty and _pragma(connection, "application_id") == 0 and _pragma(connection, "user_version") == 0
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
+    patiently(step, busy, lambda: never.wait(TIMEOUT / 20), 20)
 
 
 def _close_all(connections: list[sqlite3.Connection]) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..clock import Clock
 from ..core.order import Intent, State
 from ..errors import JournalError
+from .sqlite import is_new, patiently, pragma
 
 if TYPE_CHECKING:
     import sqlite3
@@ -352,7 +353,7 @@ class Journal:
             check_same_thread=False,  # lent to one thread at a time
         )
         try:
-            if create and _is_new(connection):
+            if create and is_new(connection):
                 self._found(connection, sqlite)
             _check_kind(connection)
         except BaseException:
@@ -363,42 +364,21 @@ class Journal:
     def _found(self, connection: sqlite3.Connection, sqlite: Any) -> None:
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), sqlite.OperationalError)
         connection.execute("BEGIN IMMEDIATE")
-        if _is_new(connection):  # another process may have been faster
+        if is_new(connection):  # another process may have been faster
             for statement in _SCHEMA:
                 connection.execute(statement)
         connection.execute("COMMIT")
 
     def _patiently(self, step: Callable[[], object], busy: type[Exception]) -> None:
-        # Where two processes change the mode at once, SQLite tells one of them so without waiting.
-        for _ in range(100):
-            try:
-                step()
-            except busy as error:
-                if "locked" not in str(error):
-                    raise
-                self._clock.sleep(0.02)
-            else:
-                return
-        step()
-
-
-def _is_new(connection: sqlite3.Connection) -> bool:
-    # A file with a version or a table in it is somebody's, if not ours.
-    empty: bool = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    return empty and _pragma(connection, "application_id") == 0 and _pragma(connection, "user_version") == 0
+        patiently(step, busy, lambda: self._clock.sleep(0.02), 100)
 
 
 def _check_kind(connection: sqlite3.Connection) -> None:
-    if _pragma(connection, "application_id") != _APPLICATION_ID:
+    if pragma(connection, "application_id") != _APPLICATION_ID:
         raise OSError("it is no order journal")
-    version = _pragma(connection, "user_version")
+    version = pragma(connection, "user_version")
     if version > _VERSION:
         raise OSError(f"a newer version of this package wrote it (schema {version}; this one knows {_VERSION})")
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
 
 
 def _entry(row: Sequence[Any]) -> Entry:
