@@ -27,7 +27,7 @@ READ_AHEAD = 64 * 1024
 #: What is read of a body that nobody wants before its connection is closed rather than reused.
 _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 0.25
-_PIECE = 512 * 1024
+_PIECE = 256 * 1024
 #: Longest body whose length is believed before it has come.
 _ROOM = 64 * 1024 * 1024
 _PIECE_OF_UNKNOWN = 64 * 1024
