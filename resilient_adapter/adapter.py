@@ -108,6 +108,13 @@ class ResilientAdapter(HTTPAdapter):
         )
         _adapters.add(self)
 
+    def _configure_as(self, other: ResilientAdapter) -> None:
+        """Be configured as another adapter of the same kind of pools, sharing its state: without looking for that."""
+        self._arguments, self.settings, self._runtime = other._arguments, other.settings, other._runtime
+        self._transport, self._equipment = other._transport, other._equipment
+        self._pools, self._pools_of, self._usual_pools = {}, None, other._usual_pools
+        _adapters.add(self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} mode={self.settings.mode!r}>"
 

@@ -117,7 +117,7 @@ class InstalledAdapter(ResilientAdapter):
     def join(self, installation: Installation) -> None:
         """Begin to be resilient as an installation's adapter is, sharing its state."""
         self._installation = installation
-        self._configure(installation.adapter._arguments)
+        self._configure_as(installation.adapter)
 
     def send(
         self,
