@@ -258,7 +258,7 @@ class TestPacing:
         """A long window's slots are not spread out over all of it: a hundred a minute may go now."""
         all_ = Processes(count, rate="100/min")
         sent = served(all_, [(0.0, n % count) for n in range(101)])
-        assert sent[99][0] < 3.0 and sent[100][0] >= 60.0
+        assert sent[99][0] < 6.0 and sent[100][0] >= 60.0
 
     @pytest.mark.parametrize("count", [1, 2, 4, 8])
     def test_nearly_all_of_the_limit_is_used(self, count: int) -> None:
@@ -342,7 +342,7 @@ class TestPacing:
         assert limit.poll(waiter) == 0.0 == limit.poll(waiter)
         limit.leave(waiter)
         first, second = (at for at, _ in served(all_, [(0.0, 0)] * 2))
-        assert 0.0 < first < 0.1 and second > 1.0
+        assert 0.0 < first < 0.5 and second > 1.0
 
     def test_who_has_other_limits_asks_for_those(self) -> None:
         """Nothing is raised, nobody waits for ever, and the record is that of whoever wrote last."""

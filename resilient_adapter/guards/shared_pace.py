@@ -33,7 +33,7 @@ _PLENTY, _AHEAD = 0.5, 0.5
 #: Else they are spread out over their window, a little closer than they would have to be, so that one request for
 #: slots serves all who wait: in one burst each of them would have to ask by itself. But by no more than so many
 #: seconds: who may send a hundred a minute does not wait half of it for the second fifty.
-_SPACING, _SPACING_MOST = 0.95, 0.02
+_SPACING, _SPACING_MOST = 0.95, 0.1
 #: Where there are too few, more are asked for so many seconds before the last one in hand is due, for all who have come
 #: by then.
 _LEAD = 0.015
