@@ -161,9 +161,14 @@ def make_response(
         request: what was sent.
         raw: urllib3's response.
     """
+    # Only urllib3's and http.client's own: what stands in for one of them (a tape's, a mock's) may not let itself be
+    # changed, or tell of cookies in another way.
     original = getattr(raw, "_original_response", None)
-    message = getattr(original, "msg", None)
-    if message is None or "Set-Cookie" in message:
+    if (
+        type(raw) is not urllib3.HTTPResponse
+        or type(original) is not http.client.HTTPResponse
+        or "Set-Cookie" in original.msg
+    ):
         return build(request, raw)
     raw._original_response = None
     try:

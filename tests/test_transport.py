@@ -263,10 +263,10 @@ class TestResponsesAreMade:
     def raw(headers: dict[str, str], *, original: Any = True) -> Any:
         """Return what urllib3 brings: a response with, or without, http.client's own in it."""
         if original is True:
-            message = http.client.HTTPMessage()
-            for name, value in headers.items():
-                message[name] = value
-            original = SimpleNamespace(msg=message)
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            wire: Any = SimpleNamespace(makefile=lambda mode: io.BytesIO(f"HTTP/1.1 200 OK\r\n{head}\r\n".encode()))
+            original = http.client.HTTPResponse(wire)
+            original.begin()
         return urllib3.HTTPResponse(
             io.BytesIO(b"{}"), headers=headers, status=200, preload_content=False, original_response=original
         )
@@ -288,8 +288,26 @@ class TestResponsesAreMade:
         build = HTTPAdapter().build_response
         ours, theirs = transport.make_response(build, request, raw), build(request, raw)
         assert vars(raw) == before and ours.cookies.get_dict() == theirs.cookies.get_dict()
+        if original is True:
+            raw._original_response.close()
         told = {name: value for name, value in vars(theirs).items() if name not in ("cookies", "connection")}
         assert {name: vars(ours)[name] for name in told} == told and vars(ours).keys() == vars(theirs).keys()
+
+    def test_one_that_stands_in_for_urllib3s(self) -> None:
+        """A tape's, say, which lets nothing of it be changed: it is left alone."""
+
+        class Taped:
+            headers: dict[str, str] = {}
+            status, reason = 200, "OK"
+
+            @property
+            def _original_response(self) -> Any:
+                return SimpleNamespace(msg=http.client.HTTPMessage())
+
+        request = requests.Request("GET", "http://origin.example/x").prepare()
+        raw = Taped()
+        made = transport.make_response(HTTPAdapter().build_response, request, raw)
+        assert made.raw is raw and not made.cookies
 
     def test_one_that_cannot_be_made(self) -> None:
         """What building raises comes through, and the raw response is whole again."""
