@@ -297,7 +297,7 @@ class TestResponsesAreMade:
         """A tape's, say, which lets nothing of it be changed: it is left alone."""
 
         class Taped:
-            headers: dict[str, str] = {}
+            headers = requests.structures.CaseInsensitiveDict[str]()
             status, reason = 200, "OK"
 
             @property
