@@ -90,7 +90,7 @@ class CircuitRecord:
                 return None
             return Change(_opened(now, wait, reset_timeout), wait + _KEPT)
 
-        return self._update(change)
+        return self._update(change)[1]
 
     def acquire(self, probe: str, lease: float, reset_timeout: float) -> tuple[bool, View | None]:
         """Ask for the probe's lease.
@@ -112,8 +112,7 @@ class CircuitRecord:
             base = _opened(now, 0.0, reset_timeout) if known is None else value
             return Change({**base, "probe": {"id": probe, "until": now + lease, "for": lease}}, lease + _KEPT)
 
-        result = self._record.update(change)
-        return result.changed, view(result.value, result.now)
+        return self._update(change)
 
     def succeeded(self, probe: str, needed: int) -> tuple[bool, View | None]:
         """Tell that a probe has succeeded; one of ``needed`` in a row that close the circuit.
@@ -122,47 +121,38 @@ class CircuitRecord:
             whether the probe still had its lease; and the circuit as it is.
         """
 
-        def change(value: Any, now: float) -> Change | None:
-            known = view(value, now)
-            if known is None or known.probe != probe:
-                return None
+        def change(_: Any, known: View, now: float) -> Change:
             if known.successes + 1 >= needed:
                 return Change(None)
             return Change(_opened(now, 0.0, known.reset_timeout, known.successes + 1), _KEPT)
 
-        result = self._record.update(change)
-        return result.changed, view(result.value, result.now)
+        return self._under(probe, change)
 
     def failed(self, probe: str, wait: float, reset_timeout: float) -> View | None:
         """Tell that a probe has failed; arguments as for :meth:`open`. One without its lease changes nothing."""
-
-        def change(value: Any, now: float) -> Change | None:
-            known = view(value, now)
-            if known is None or known.probe != probe:
-                return None
-            return Change(_opened(now, wait, reset_timeout), wait + _KEPT)
-
-        return self._update(change)
+        return self._under(probe, lambda _, __, now: Change(_opened(now, wait, reset_timeout), wait + _KEPT))[1]
 
     def release(self, probe: str) -> None:
         """Give a probe's lease back without a verdict."""
-
-        def change(value: Any, now: float) -> Change | None:
-            known = view(value, now)
-            if known is None or known.probe != probe:
-                return None
-            return Change({**value, "probe": None}, _KEPT)
-
-        self._record.update(change)
+        self._under(probe, lambda value, *_: Change({**value, "probe": None}, _KEPT))
 
     def withdraw(self, probe: str) -> None:
         """Give back a lease that was asked for, where it was given although no answer has come."""
         self._record.look()
         self.release(probe)
 
-    def _update(self, change: Any) -> View | None:
+    def _under(self, probe: str, change: Callable[[Any, View, float], Change]) -> tuple[bool, View | None]:
+        """Change the record, as long as a probe's lease on it lasts."""
+
+        def checked(value: Any, now: float) -> Change | None:
+            known = view(value, now)
+            return change(value, known, now) if known is not None and known.probe == probe else None
+
+        return self._update(checked)
+
+    def _update(self, change: Callable[[Any, float], Change | None]) -> tuple[bool, View | None]:
         result = self._record.update(change)
-        return view(result.value, result.now)
+        return result.changed, view(result.value, result.now)
 
 
 class SharedCircuit(Circuit):
@@ -230,12 +220,12 @@ class SharedCircuit(Circuit):
         if isinstance(admitted, Refusal) or not admitted.probe:
             return admitted
         # Nobody else here comes this far until the store has answered: the place is taken.
-        self._probe_name = uuid.uuid4().hex
+        self._probe_name = name = uuid.uuid4().hex
         try:
-            ours, seen = self._shared.acquire(self._probe_name, lease, self._reset_timeout)
+            ours, seen = self._shared.acquire(name, lease, self._reset_timeout)
         except BaseException:
             super().release(admitted)
-            self._shared.withdraw(self._probe_name)  # an interrupt: no lease is left behind
+            self._shared.withdraw(name)  # an interrupt: no lease is left behind
             raise
         if ours:
             with self._lock:
