@@ -113,6 +113,16 @@ class TestCooldown:
             all_.clock.advance(wait)
             wait = all_.limits[1].poll(waiter)
 
+    def test_old_news_of_its_end_do_not_end_it(self) -> None:
+        """A reset that is heard late, while the next cooldown is told."""
+        all_ = Processes(2)
+        all_.limits[1].throttled(60.0)
+        all_.fleet.hear()
+        all_.stores[1].record(COOLDOWN).update(lambda value, now: Change(None))
+        all_.backend.before_answer = all_.fleet.hear
+        assert all_.limits[0].throttled(90.0) == 90.0
+        assert all_.remaining() == [90.0] * 2
+
     def test_opening_what_is_open_changes_nothing(self) -> None:
         """Nobody waits for what has ended."""
         (limit,) = (all_ := Processes(1)).limits

@@ -550,15 +550,42 @@ class TestFile:
         assert len(list(hopeless)) == 1
 
     def test_a_locked_file(self, path: Path, hurried: None) -> None:
-        """Whoever keeps it too long is not waited for; readers need not wait at all. Later, all is well."""
+        """Whoever keeps it too long is not waited for. Later, all is well."""
         backend = FileBackend(path, "n")
         made = eventually(lambda: backend.swap("k", 0, "v", LONG))
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             assert "another process has kept it locked" in given_up(lambda: backend.swap("k", made.version, "x", LONG))
-            assert eventually(lambda: backend.read(["k"]))[0].value == "v"
+            assert "another process has kept it locked" in given_up(lambda: backend.read(["k"]))
+        assert eventually(lambda: backend.read(["k"]))[0].value == "v"
         assert eventually(lambda: backend.swap("k", made.version, "x", LONG)).value == "x"
         backend.close()
+
+    def test_what_is_read_while_another_writes_is_what_it_writes(self, path: Path) -> None:
+        """Not the state of before with a time of after: whoever then heard of the change would take it for old news."""
+        writer, reader = FileBackend(path, "n"), FileBackend(path, "n")
+        reader.read(["k"])
+        asked, got = threading.Event(), []
+
+        def read() -> None:
+            asked.set()
+            got.extend(reader.read(["k"]))
+
+        thread = threading.Thread(target=read)
+        write = writer._read
+
+        def delayed(connection: sqlite3.Connection, key: str, now: int) -> Seen:
+            thread.start()  # the writer knows what time it is by now
+            asked.wait()
+            thread.join(0.05)
+            return write(connection, key, now)
+
+        writer._read = delayed  # type: ignore[method-assign]
+        changed = writer.swap("k", 0, "v", LONG)
+        thread.join()
+        assert [(seen.value, seen.version) for seen in got] == [("v", changed.version)] and got[0].now >= changed.now
+        writer.close()
+        reader.close()
 
     def test_a_thread_that_takes_too_long(self, path: Path, hurried: None) -> None:
         """The others do not wait for it for ever either."""

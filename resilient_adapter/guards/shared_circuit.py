@@ -68,7 +68,7 @@ def _opened(now: float, wait: float, reset_timeout: float, successes: int = 0) -
 
 
 class CircuitRecord:
-    """What one process does to the record of a circuit. Every method asks the store, and returns what is so then.
+    """What one process does to the record of a circuit. What changes it asks the store, and returns what is so then.
 
     Args:
         record: the record.
@@ -77,7 +77,16 @@ class CircuitRecord:
     def __init__(self, record: Record) -> None:
         self._record = record
 
-    def open(self, wait: float, reset_timeout: float) -> View | None:
+    @property
+    def gone(self) -> bool:
+        """Whether there is none, as far as is known here."""
+        return self._record.value is None
+
+    def seen(self) -> View | None:
+        """Return what it says, as far as is known here. This alone asks nobody."""
+        return view(self._record.value, self._record.now())
+
+    def open(self, wait: float, reset_timeout: float) -> None:
         """Tell that the circuit has opened. Where it is open already, that stays as it is.
 
         Args:
@@ -90,7 +99,7 @@ class CircuitRecord:
                 return None
             return Change(_opened(now, wait, reset_timeout), wait + _KEPT)
 
-        return self._update(change)[1]
+        self._record.update(change)
 
     def acquire(self, probe: str, lease: float, reset_timeout: float) -> tuple[bool, View | None]:
         """Ask for the probe's lease.
@@ -128,9 +137,9 @@ class CircuitRecord:
 
         return self._under(probe, change)
 
-    def failed(self, probe: str, wait: float, reset_timeout: float) -> View | None:
+    def failed(self, probe: str, wait: float, reset_timeout: float) -> None:
         """Tell that a probe has failed; arguments as for :meth:`open`. One without its lease changes nothing."""
-        return self._under(probe, lambda _, __, now: Change(_opened(now, wait, reset_timeout), wait + _KEPT))[1]
+        self._under(probe, lambda _, __, now: Change(_opened(now, wait, reset_timeout), wait + _KEPT))
 
     def release(self, probe: str) -> None:
         """Give a probe's lease back without a verdict."""
@@ -181,7 +190,10 @@ class SharedCircuit(Circuit):
     ) -> None:
         super().__init__(name, settings, clock, random)
         self._probe_name = ""  # of the latest probe that this process asked for
-        self._shared = CircuitRecord(store.record(key, self._hear))
+        record = store.record(key)
+        self._shared = CircuitRecord(record)
+        record.heard = self._hear  # not before there is what it looks at
+        self._catch_up()
 
     def record(self, ticket: Ticket, health: Health, *, retry_after: float | None = None) -> Transition | None:
         if ticket.probe and health is Health.SUCCESS:
@@ -196,12 +208,13 @@ class SharedCircuit(Circuit):
         wait = changed.retry_after or 0.0
         if ticket.probe:
             try:
-                self._take(self._shared.failed(name, wait, self._reset_timeout))
+                self._shared.failed(name, wait, self._reset_timeout)
             except BaseException:
                 self._shared.withdraw(name)  # an interrupt: nobody waits for what is not told any more
                 raise
         else:
-            self._take(self._shared.open(wait, self._reset_timeout))
+            self._shared.open(wait, self._reset_timeout)
+        self._catch_up()
         return changed
 
     def release(self, ticket: Ticket) -> None:
@@ -235,7 +248,7 @@ class SharedCircuit(Circuit):
                 self._half_open(0 if seen is None else seen.successes)
             return admitted
         super().release(admitted)
-        self._take(seen)
+        self._catch_up()
         return self.refusal() or Refusal(PROBE_POLL)
 
     def _probe_succeeded(self, ticket: Ticket) -> Transition | None:
@@ -246,7 +259,7 @@ class SharedCircuit(Circuit):
         if not held:
             # It took longer than its lease: another process probes, or has.
             super().release(ticket)
-            self._take(seen)
+            self._catch_up()
             return None
         with self._lock:
             if ticket is self._probe:
@@ -256,26 +269,26 @@ class SharedCircuit(Circuit):
         # The store's own word may have been heard sooner than its answer.
         return changed or (Transition(HALF_OPEN, CLOSED) if self.state == CLOSED else None)
 
-    def _hear(self, value: Any, now: float) -> None:
-        seen = view(value, now)
-        if seen is not None:
-            self._take(seen)
-        elif value is None:
-            self._close()
-
-    def _close(self) -> None:
-        """Close: another process's probe has succeeded, or a person said so."""
+    def _hear(self, value: Any, _: float) -> None:
+        # Another thread may have asked the store since: what counts is what is known once the lock is held.
+        if value is not None:
+            self._catch_up()
+            return
+        # Another process's probe has succeeded, or a person said so.
         with self._lock:
-            if self._breaker is not None and self.state != CLOSED:
+            if self._shared.gone and self._breaker is not None and self.state != CLOSED:
                 self._breaker.close()
                 self._start_afresh()
 
-    def _take(self, seen: View | None) -> None:
+    def _catch_up(self) -> None:
         """Be as the record says. Nothing is taken from one that is gone: to close is for a probe."""
-        if seen is None or (seen.probe is not None and seen.probe == self._probe_name):
+        if self._shared.seen() is None:
             return
         breaker = self._breaker or self._load()
         with self._lock:
+            seen = self._shared.seen()
+            if seen is None or (seen.probe is not None and seen.probe == self._probe_name):
+                return
             self._closed = None
             self._reset_timeout = seen.reset_timeout
             self._open_until = self._now() + seen.wait

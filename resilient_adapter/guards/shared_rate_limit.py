@@ -44,8 +44,8 @@ class SharedRateLimit(RateLimit):
         if left > 0:
             result = self._cooldown.update(later)
             known = time_left(result.value, result.now)
-            if known > left + _SAME:
-                left = super().throttled(known)  # somebody's whom we had not heard of
+            if known > self.remaining() + _SAME:
+                left = super().throttled(known)  # somebody's whom we had not heard of; or old news have opened the line
         return left
 
     def poll(self, waiter: Waiter) -> float:

@@ -92,7 +92,9 @@ class FileBackend:
         return Seen(key, 0 if value is None else number, value, now / 1000, swapped=True)
 
     def read(self, keys: Sequence[str]) -> list[Seen]:
-        with self._file.reading() as connection:
+        # Not while somebody writes: who does has looked at the clock already. What is read would not show the change,
+        # but be of a later time, and whoever heard of the change afterwards would take it for old news.
+        with self._file.reading("BEGIN IMMEDIATE") as connection:
             now = _now(connection)
             return [self._read(connection, key, now) for key in keys]
 
@@ -215,10 +217,10 @@ class _File:
             lock.release()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
         """Lend the connection for queries that all see the same state."""
         with self.opened() as connection:
-            connection.execute("BEGIN")
+            connection.execute(begin)
             yield connection
             connection.execute("COMMIT")
 

@@ -60,17 +60,18 @@ class Record:
     """One record, as last heard of. Made by :meth:`Store.record`.
 
     Attributes:
+        heard: called with the value and the store's time whenever somebody else changed it, from whatever thread.
         key: its name.
         value: what it was when last heard of, None where there was none. Not to be changed in place.
     """
 
-    __slots__ = ("__weakref__", "_at", "_heard", "_lock", "_newest", "_store", "_tell", "_version", "key", "value")
+    __slots__ = ("__weakref__", "_at", "_lock", "_newest", "_store", "_tell", "_version", "heard", "key", "value")
 
     def __init__(self, store: Store, key: str, heard: Callable[[Any, float], object] | None, *, tell: bool) -> None:
+        self.heard = heard
         self.key = key
         self.value: Any = None
         self._store = store
-        self._heard = heard
         self._tell = tell
         self._version = self._newest = 0
         self._at = float("-inf")  # the store's time of what is known
@@ -118,8 +119,8 @@ class Record:
             seen: the record.
             removed: that it has no value is somebody's doing. It may also have ended, or its store have lost it.
         """
-        if self._take(seen) and self._heard is not None and (self.value is not None or (removed and not seen.version)):
-            self._heard(self.value, max(seen.now, self._store.now()))  # news may have been long on their way
+        if self._take(seen) and self.heard is not None and (self.value is not None or (removed and not seen.version)):
+            self.heard(self.value, max(seen.now, self._store.now()))  # news may have been long on their way
 
     def doubt(self) -> None:
         """Take whatever is heard next for news: by the time of another store perhaps, and over what was done alone."""
@@ -199,7 +200,7 @@ class Store:
 
         Args:
             key: its name.
-            heard: called with the value and the store's time whenever somebody else changed it, from whatever thread.
+            heard: what becomes its :attr:`Record.heard`; called with the value that is there already, too.
             tell: whether those who share it hear of the changes made through this.
         """
         record = Record(self, key, heard, tell=tell)
