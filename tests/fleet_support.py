@@ -192,6 +192,7 @@ def _set(patience: float = 0.2, lease: float = 15.0, **_: Any) -> None:
     from resilient_adapter.state import file, redis
 
     vars(file)["TIMEOUT"] = vars(redis)["TIMEOUT"] = patience
+    vars(redis)["_PATIENCE"] = max(1.0, patience)
     vars(shared_token)["LEASE"] = lease
 
 

@@ -287,6 +287,7 @@ class TestStore:
             commands = commands_of(server)
             results = fleet.stop()
         assert commands == 0
+        assert warned(results) == [[]] * SIZE and set(delivered(results)) == {0}
         for one in results:
             # A record of the circuit, of the cooldown, of the budget; and all of them, once it listens.
             assert set(one.operations) == {"read"}
