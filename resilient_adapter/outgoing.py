@@ -29,7 +29,7 @@ _INF = math.inf
 class Sender(Protocol):
     """The adapter, as far as a call needs it: it puts one request on the wire, as ``HTTPAdapter.send`` would."""
 
-    def transmit(self, request: PreparedRequest, **options: Any) -> Response:
+    def transmit(self, request: PreparedRequest, *, stream: bool, timeout: Any, options: Mapping[str, Any]) -> Response:
         """Send once."""
         ...
 
@@ -267,7 +267,7 @@ class Outgoing:
         if left <= 0:
             raise requests.Timeout("the call's deadline has passed")
         timeout = tuple(left if part is None else min(part, left) for part in origin.timeout)
-        response = sender.transmit(request, stream=False, timeout=timeout, **self._options)
+        response = sender.transmit(request, stream=False, timeout=timeout, options=self._options)
         return parse_server_time(
             transport.read_body(response, clock=self._clock, deadline=deadline), signing.time_field
         )

@@ -167,7 +167,7 @@ def make_response(
     if (
         type(raw) is not urllib3.HTTPResponse
         or type(original) is not http.client.HTTPResponse
-        or "Set-Cookie" in original.msg
+        or "Set-Cookie" in raw.headers
     ):
         return build(request, raw)
     raw._original_response = None
@@ -224,6 +224,8 @@ def _readable(raw: object) -> bool:
 
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
     length = raw.length_remaining
+    if length and length <= _PIECE and "Content-Encoding" not in raw.headers and hasattr(raw, "_error_catcher"):
+        return _read_short(raw, length, clock, deadline)
     size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
     # Where there is nothing to decode, urllib3's decoder would only copy each piece into a buffer and out again.
     encoded = "Content-Encoding" in raw.headers
@@ -241,6 +243,47 @@ def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes
         piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
     body.truncate()
     return body.getvalue()
+
+
+def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
+    """Read a body that comes in few pieces, and as it is.
+
+    As ``raw.read1()`` would, piece by piece, but with urllib3's way of catching errors put around all of them at once:
+    for each, that would cost as much again as the reading.
+    """
+    reader = raw._fp
+    sock: Any = None if deadline == _ENDLESS else _socket_of(raw)
+    timeout = 0.0 if sock is None else sock.gettimeout()
+    left = length
+    pieces: list[bytes] = []
+    bounded = False
+    try:
+        with raw._error_catcher():
+            while left:
+                if deadline != _ENDLESS:
+                    time_left = deadline - clock.monotonic()
+                    if timeout is None or timeout >= time_left:
+                        bounded = True
+                        if time_left <= 0:
+                            raise TimeoutError
+                        sock.settimeout(time_left)
+                piece = reader.read1(left)
+                if not piece:
+                    break
+                left -= len(piece)
+                pieces.append(piece)
+            if not left:
+                reader.close()  # not every Python does so by itself; it is then that the connection goes back
+    except ux.ReadTimeoutError as error:
+        if bounded:
+            raise BodyDeadlineError(_CUT_OFF) from error
+        raise
+    raw._fp_bytes_read += length - left
+    raw.length_remaining = left
+    raw._uncached_read_occurred = True
+    if left:
+        pieces.append(_read_piece(raw, left, clock, deadline, decode_content=False))  # what urllib3 says of that
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _read_piece(raw: urllib3.HTTPResponse, size: int, clock: Clock, deadline: float, *, decode_content: bool) -> bytes:

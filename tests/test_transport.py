@@ -6,6 +6,7 @@ import gzip
 import http.client
 import io
 import ssl
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -130,6 +131,36 @@ class Wire(io.BytesIO):
         return super().read1(size)
 
 
+class Breaks(Wire):
+    """Brings what there is, and then an exception; without one, the end."""
+
+    def __init__(self, head: bytes, body: bytes, after: Exception | None) -> None:
+        super().__init__(head, body)
+        self._after = after
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self.read1(size)
+
+    def read1(self, size: int | None = -1) -> bytes:
+        piece = super().read1(size)
+        if not piece and self._after is not None:
+            raise self._after
+        return piece
+
+
+class Drips(Wire):
+    """Brings one byte at a time, each after something else has happened."""
+
+    def __init__(self, head: bytes, body: bytes, before: Callable[[], object], sock: object) -> None:
+        super().__init__(head, body)
+        self._before = before
+        self.raw = SimpleNamespace(_sock=sock)
+
+    def read1(self, size: int | None = -1) -> bytes:
+        self._before()
+        return super().read1(1)
+
+
 def from_wire(wire: Wire, headers: dict[str, str] | None = None) -> requests.Response:
     """Return a response as requests makes it of what came over a connection."""
     message = http.client.HTTPResponse(wire)  # type: ignore[arg-type]
@@ -172,11 +203,31 @@ class TestReading:
         (ux.ReadTimeoutError(POOL, None, "silent"), rx.ConnectionError),  # type: ignore[arg-type]
         (ux.SSLError("alert"), rx.SSLError),
     ])  # fmt: skip
-    def test_exceptions(self, error: Exception, expected: type[Exception]) -> None:
+    @pytest.mark.parametrize("head", [b"", b"Content-Length: 5\r\n", b"Content-Length: 500000\r\n"])
+    def test_exceptions(self, error: Exception, expected: type[Exception], head: bytes) -> None:
         """urllib3's exceptions become those that response.content raises of them."""
         with pytest.raises(expected) as caught:
-            transport.read_body(from_wire(Wire(b"", error=error)), clock=FakeClock())
+            transport.read_body(from_wire(Wire(head, error=error)), clock=FakeClock())
         assert type(caught.value) is expected
+
+    @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), TimeoutError(), ssl.SSLError("alert"), None])
+    @pytest.mark.parametrize("came", [0, 1, 9_999])
+    def test_what_breaks_off(self, error: Exception | None, came: int) -> None:
+        """It is exactly what response.content raises, in the same words, and the connection is closed."""
+        raised = []
+        for read in (lambda made: made.content, lambda made: transport.read_body(made, clock=FakeClock())):
+            made = from_wire(Breaks(b"Content-Length: 10000\r\n", b"x" * came, error))
+            with pytest.raises(rx.RequestException) as caught:
+                read(made)
+            assert made.raw.closed and made._content is False
+            raised.append((type(caught.value), str(caught.value), type(caught.value.args[0])))
+        assert raised[0] == raised[1]
+
+    def test_a_length_that_nobody_enforces(self) -> None:
+        """Where urllib3 was told not to mind, what came is the body."""
+        made = from_wire(Wire(b"Content-Length: 10\r\n", b"abc"))
+        made.raw.enforce_content_length = False
+        assert transport.read_body(made, clock=FakeClock()) == b"abc"
 
     def test_exceptions_ahead(self) -> None:
         """Reading ahead maps them as reading does, and whoever reads the stream meets them again."""
@@ -198,6 +249,19 @@ class TestReading:
         made = from_wire(Wire(b"", b"abc"))
         with pytest.raises(rx.ReadTimeout):
             transport.read_body(made, clock=clock, deadline=clock.monotonic())
+        assert made.raw.closed
+
+    @pytest.mark.parametrize("timeout", [30.0, 2.0, None])
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_deadline_in_the_middle(self, timeout: float | None, known: bool) -> None:
+        """No read waits beyond it, however the body comes; one that would stop waiting sooner by itself may."""
+        clock, given = FakeClock(), []
+        sock = SimpleNamespace(gettimeout=lambda: given[-1] if given else timeout, settimeout=given.append)
+        wire = Drips(b"Content-Length: 99\r\n" if known else b"", b"x" * 99, lambda: clock.advance(1.0), sock)
+        made = from_wire(wire)
+        with pytest.raises(rx.ReadTimeout, match="deadline"):
+            transport.read_body(made, clock=clock, deadline=clock.monotonic() + 4.5)
+        assert given == {30.0: [4.5, 3.5, 2.5, 1.5, 0.5], 2.0: [1.5, 0.5], None: [4.5, 3.5, 2.5, 1.5, 0.5]}[timeout]
         assert made.raw.closed
 
     def test_what_is_not_read_ahead(self) -> None:

@@ -5,6 +5,7 @@ judged by its status.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from .codes import STATUSES, unlisted_status
@@ -28,6 +29,11 @@ class Rules(Frozen):
     success_codes: frozenset[int]
     circuit_codes: frozenset[int]
     circuit_statuses: frozenset[int]
+
+    @cached_property
+    def good(self) -> "dict[tuple[int, int], Outcome]":
+        """The outcomes of good answers, by status and code, as far as they have been met."""
+        return {}
 
 
 class Outcome(NamedTuple):
@@ -73,10 +79,8 @@ def classify_response(
     """
     if code is not None:
         if code in rules.success_codes:
-            info = rules.table.get(code) or STATUSES[200]
-            return Outcome(
-                status, code, msg, None, info, Recovery.NONE, Executed.YES, Health.SUCCESS, False, retry_after
-            )
+            good = _good(rules, status, code)
+            return good if msg is None and retry_after is None else good._replace(msg=msg, retry_after=retry_after)
         listed = rules.table.get(code)
         if listed is not None:
             already_so = code in ALREADY_SO or (code == ALREADY_CANCELLED and method == "DELETE")
@@ -104,6 +108,16 @@ def classify_response(
     else:
         health = _health(info.recovery)
     return Outcome(status, code, msg, None, info, info.recovery, executed, health, status >= 400, retry_after)
+
+
+def _good(rules: Rules, status: int, code: int) -> Outcome:
+    # What nearly every send comes to, so it is made once. There are a few hundred statuses at most.
+    good = rules.good.get((status, code))
+    if good is None:
+        info = rules.table.get(code) or STATUSES[200]
+        good = Outcome(status, code, None, None, info, Recovery.NONE, Executed.YES, Health.SUCCESS, False)
+        rules.good[status, code] = good
+    return good
 
 
 def _health(recovery: Recovery) -> Health:
