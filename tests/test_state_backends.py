@@ -422,36 +422,6 @@ class TestBetweenProcesses:
         backend.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_waits_for_a_change_to_a_file(tmp_path: Path) -> None:
-    """SQLite's own locks would be copied into the child as they are, and the file be locked there for ever."""
-    backend = FileBackend(tmp_path / "state", "n")
-    writing, forking = threading.Event(), threading.Event()
-
-    def write() -> None:
-        with backend._file.opened() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            writing.set()
-            forking.wait(0.1)  # nobody sets it: long enough to fork in
-            connection.execute("COMMIT")
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    assert writing.wait(10)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            backend.reset_after_fork()
-            status = 0 if backend.swap("k", 0, "child", LONG).swapped else 2
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    thread.join()
-    assert backend.read(["k"])[0].value == "child"
-    backend.close()
-
-
 # --- a file that fails ------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .backend import TIMEOUT, Seen, StoreError
-from .sqlite import is_new, patiently, pragma
+from .sqlite import is_new, patiently, pragma, without_forks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -189,7 +189,6 @@ class _File:
         self._open: list[sqlite3.Connection] = []  # one, or none
         self._identity: tuple[int, int] | None = None
         self._finalizer = weakref.finalize(self, _close_all, self._open)
-        _files.add(self)
 
     def __str__(self) -> str:
         return f"the file {self.path}"
@@ -199,22 +198,23 @@ class _File:
         """Lend the connection. What raises closes it, and so takes back what was begun."""
         import sqlite3
 
-        lock = self._lock
-        if not lock.acquire(timeout=TIMEOUT):
-            raise StoreError(f"{self} is busy: another thread has used it for more than {TIMEOUT:g} s")
-        try:
-            if not self._open:
-                self._open.append(_open(self.path, sqlite3))
-                self._identity = None
-            self._check_identity()
-            yield self._open[0]
-        except BaseException as error:
-            _close_all(self._open)
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise StoreError(f"{self} cannot be used: {trouble(self.path, error)}") from error
-            raise
-        finally:
-            lock.release()
+        with without_forks():
+            lock = self._lock
+            if not lock.acquire(timeout=TIMEOUT):
+                raise StoreError(f"{self} is busy: another thread has used it for more than {TIMEOUT:g} s")
+            try:
+                if not self._open:
+                    self._open.append(_open(self.path, sqlite3))
+                    self._identity = None
+                self._check_identity()
+                yield self._open[0]
+            except BaseException as error:
+                _close_all(self._open)
+                if isinstance(error, (sqlite3.Error, OSError)):
+                    raise StoreError(f"{self} cannot be used: {trouble(self.path, error)}") from error
+                raise
+            finally:
+                lock.release()
 
     @contextlib.contextmanager
     def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
@@ -230,13 +230,8 @@ class _File:
         self._open.clear()
         self._lock = threading.Lock()
 
-    def hold(self) -> threading.Lock | None:
-        """Keep every thread out of the connection, until the lock that is returned is released; None: it took long."""
-        lock = self._lock
-        return lock if lock.acquire(timeout=2 * TIMEOUT) else None
-
     def close(self) -> None:
-        with self._lock:
+        with without_forks(), self._lock:
             _close_all(self._open)
 
     def _check_identity(self) -> None:
@@ -320,21 +315,3 @@ def _close_all(connections: list[sqlite3.Connection]) -> None:
 
 #: The parent's connections in a child process: kept for good, so that nothing closes them.
 _abandoned: list[Any] = []
-
-_files: weakref.WeakSet[_File] = weakref.WeakSet()
-_held: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    # SQLite's own locks, and what it knows of those on the file, are copied into a child as they are. A child of a fork
-    # in the middle of another thread's query would wait for ever, or find the file locked for ever.
-    _held.extend(filter(None, (file.hold() for file in list(_files))))
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

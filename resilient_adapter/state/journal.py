@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..clock import Clock
 from ..core.order import Intent, State
 from ..errors import JournalError
-from .sqlite import is_new, patiently, pragma
+from .sqlite import is_new, patiently, pragma, without_forks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -125,7 +125,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the connections that are not in use. The journal opens new ones when it needs them."""
-        _close_all(self._idle)
+        with without_forks():
+            _close_all(self._idle)
 
     def reset_after_fork(self) -> None:
         """Leave the parent's connections alone, in a child process: SQLite must not even close them there."""
@@ -317,23 +318,24 @@ class Journal:
         import sqlite3
 
         connection = None
-        try:
+        with without_forks():
             try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._open(sqlite3)
-            self._check_file()
-            yield connection
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise JournalError(f"the order journal {self.path} cannot be used: {error}") from error
-            raise
-        self._idle.append(connection)
-        while len(self._idle) > _KEPT_OPEN:
-            with contextlib.suppress(IndexError):  # another thread took the last one
-                self._idle.pop().close()
+                try:
+                    connection = self._idle.pop()
+                except IndexError:
+                    connection = self._open(sqlite3)
+                self._check_file()
+                yield connection
+            except BaseException as error:
+                if connection is not None:
+                    connection.close()
+                if isinstance(error, (sqlite3.Error, OSError)):
+                    raise JournalError(f"the order journal {self.path} cannot be used: {error}") from error
+                raise
+            self._idle.append(connection)
+            while len(self._idle) > _KEPT_OPEN:
+                with contextlib.suppress(IndexError):  # another thread took the last one
+                    self._idle.pop().close()
 
     def _check_file(self) -> None:
         """See to it that the file is still the one that was opened: SQLite would go on writing to one that is gone."""
