@@ -32,6 +32,7 @@ from .guards.circuit import Circuit
 from .guards.rate_limit import RateLimit
 from .guards.retry_budget import RetryBudget
 from .settings.schema import Settings
+from .state import sqlite as _sqlite  # noqa: F401 - its hook for forks has to run before ours
 from .telemetry import log
 
 if TYPE_CHECKING:

@@ -272,8 +272,11 @@ def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
                     break
                 left -= len(piece)
                 pieces.append(piece)
-            if not left:
-                reader.close()  # not every Python does so by itself; it is then that the connection goes back
+            if left and raw.enforce_content_length:
+                raise ux.IncompleteRead(
+                    raw._fp_bytes_read + length - left, left
+                )  # in here, where it costs the connection
+            reader.close()  # not every Python does so by itself; it is then that the connection goes back
     except ux.ReadTimeoutError as error:
         if bounded:
             raise BodyDeadlineError(_CUT_OFF) from error
@@ -281,8 +284,6 @@ def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
     raw._fp_bytes_read += length - left
     raw.length_remaining = left
     raw._uncached_read_occurred = True
-    if left:
-        pieces.append(_read_piece(raw, left, clock, deadline, decode_content=False))  # what urllib3 says of that
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

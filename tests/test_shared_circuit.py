@@ -334,6 +334,48 @@ class TestProbes:
         three.hear()
         assert three.states == "ccc"
 
+    def test_news_do_not_take_the_place_of_who_is_asking(self) -> None:
+        """Another thread would ask too, and take the lease that is given meanwhile for another process's."""
+        three = Processes(success_threshold=3)
+        three.clock.advance(three.trip("A"))
+        met = []
+
+        def others() -> None:
+            three.probe("B")
+            three.end("B", S)  # one of three: everybody hears that a probe is due
+            met.append(three["A"].admit(LEASE))
+
+        asked = three.fleet.backend.swap
+
+        def swap(*args: Any, **options: Any) -> Seen:
+            three.fleet.backend.swap = asked  # type: ignore[method-assign]
+            others()
+            return asked(*args, **options)
+
+        three.fleet.backend.swap = swap  # type: ignore[method-assign]
+        three.probe("A")
+        assert met == [Refusal(0.1)]
+        three.hear()
+        assert three.end("A", S) is None
+        seen = three.view()
+        assert seen is not None and (seen.successes, seen.probe) == (2, None)
+
+    def test_with_no_file_handle_left(self, three: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that is open already can be made without pybreaker, and goes by it as soon as that can be read."""
+        three.trip("A")
+
+        def load(circuit: Circuit) -> Any:
+            raise OSError(24, "too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Circuit, "_load", load)
+            late = three.join("D")
+            assert late.state == "closed"
+        three.clock.advance(2.0)
+        three.probe("A")
+        three.end("A", F)
+        assert late.state == "open"
+
     def test_an_interrupt_while_the_store_is_asked(self, three: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
         """It passes, and the next request may probe."""
         three.clock.advance(three.trip("A"))
@@ -640,7 +682,7 @@ class SharedCircuitMachine(RuleBasedStateMachine):
         return self.all.clock.monotonic() < end and seen is not None and seen.probe == self.names().get(id(ticket))
 
     def names(self) -> dict[int, str]:
-        return {id(circuit._probe): circuit._probe_name for circuit in self.all.circuits.values() if circuit._probe}
+        return {id(circuit._probe): circuit._probe.name for circuit in self.all.circuits.values() if circuit._probe}
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), health=st.sampled_from([S, S, F, F, N]), retry_after=st.sampled_from([None, 7.0]))

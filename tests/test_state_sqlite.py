@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 
+from resilient_adapter import ResilientAdapter
 from resilient_adapter.clock import SYSTEM_CLOCK
+from resilient_adapter.core.order import Intent
 from resilient_adapter.state import sqlite
 from resilient_adapter.state.file import FileBackend
 from resilient_adapter.state.journal import Journal
+from resilient_adapter.testing import Gateway
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
+
+
+def an_intent(name: str) -> Intent:
+    """Return an order that is about to be sent."""
+    return Intent(name, name, name, "https://a.example", "POST", "/order", {})
 
 
 def in_a_child(do: Callable[[], object]) -> int:
@@ -116,22 +127,156 @@ def test_a_query_waits_for_the_fork_that_waits(patience: float, monkeypatch: pyt
     thread.start()
     if patience > 1:
         order.append("fork")
-        forks.after_in_parent()
-    else:
-        forks._changed.release()  # what a fork does that is interrupted before it is made
+        forks.wanted.pop()
+        forks.tell()
     thread.join()
     assert order == (["fork", "query"] if patience > 1 else ["query"])
 
 
+def test_two_forks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the one lets no query in before the other."""
+    monkeypatch.setattr(sqlite, "_PATIENCE", 10.0)
+    forks = sqlite._Forks()
+    forks.before()
+    forks.before()
+    done = threading.Event()
+
+    def query() -> None:
+        with forks.kept_out():
+            done.set()
+
+    thread = threading.Thread(target=query)
+    thread.start()
+    forks.wanted.pop()
+    forks.tell()
+    assert not done.wait(0.02)
+    forks.wanted.pop()
+    forks.tell()
+    assert done.wait(10)
+    thread.join()
+
+
+def test_an_interrupt_leaves_no_query_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes: each fork would wait for it."""
+    forks = sqlite._Forks()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(forks, "tell", interrupt)
+    with pytest.raises(KeyboardInterrupt), forks.kept_out():
+        pass
+    assert not forks._queries
+
+
 def test_the_child_begins_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queries of the parent's threads are none of its own."""
+    """The queries of the parent's threads are none of its own, and their locks nobody's."""
     monkeypatch.setattr(sqlite, "_PATIENCE", 0.02)
     forks = sqlite._Forks()
-    with forks.kept_out():
+    with forks.kept_out(), forks._changed:
         forks.before()
         forks.after_in_child()
-        with forks.kept_out():
-            pass
-    forks.before()
-    assert forks._queries <= 0
-    forks.after_in_parent()
+    assert not forks._queries and not forks.wanted
+    thread = threading.Thread(target=forks.tell)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+class Child:
+    """A fork of this process that does one thing after the other, each when it is told to."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        (ours, self._tell), (self._hear, theirs) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for step in steps:
+                    os.read(ours, 1)
+                    step()
+                    os.write(theirs, b"1")
+            finally:
+                os._exit(0)
+        os.close(ours)
+        os.close(theirs)
+
+    def step(self) -> bool:
+        """Let it do the next thing; return whether it could."""
+        os.write(self._tell, b"1")
+        return os.read(self._hear, 1) == b"1"
+
+    def end(self) -> None:
+        """Wait until it has ended."""
+        os.waitpid(self.pid, 0)
+        os.close(self._tell)
+        os.close(self._hear)
+
+
+def seen_by_others(path: Path, query: str) -> list[str]:
+    """Return what a process sees that has nothing to do with this one."""
+    script = "import sqlite3, sys; print(*(one for one, in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])))"
+    command = [sys.executable, "-S", "-c", script, str(path), query]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten"])
+def test_what_a_child_writes_stays_when_its_parent_is_done(tmp_path: Path, how: str) -> None:
+    """As where a program makes itself a daemon. SQLite would remove the child's journal with the parent's last use."""
+    path = tmp_path / "orders"
+    journal = Journal(path, SYSTEM_CLOCK)
+
+    def write(name: str) -> None:
+        journal.intend(an_intent(name))
+
+    write("parent")
+    child = Child(journal.reset_after_fork, lambda: write("one"), lambda: write("two"))
+    assert child.step() and child.step()
+    if how == "closed":
+        journal.close()
+    else:
+        journal._finalizer()
+    assert child.step()
+    child.end()
+    assert seen_by_others(path, "SELECT id FROM orders ORDER BY number") == ["parent", "one", "two"]
+
+
+def test_what_a_child_shares_is_shared_when_its_parent_is_done(tmp_path: Path) -> None:
+    """The same for the shared file, of which a listener has a connection too."""
+    path = tmp_path / "state"
+    backend = FileBackend(path, "n")
+    listener = backend.listen()
+    assert backend.swap("parent", 0, "v", 60.0).swapped
+
+    def swap(name: str) -> None:
+        assert backend.swap(name, 0, "v", 60.0).swapped
+
+    child = Child(backend.reset_after_fork, lambda: swap("one"), lambda: swap("two"))
+    assert child.step() and child.step()
+    assert [seen.key for seen in listener.heard(10)] == ["parent", "one"]  # nothing has gone unheard
+    listener.close()
+    backend.close()
+    assert child.step()
+    child.end()
+    assert seen_by_others(path, "SELECT substr(name, 3) FROM records ORDER BY version") == ["parent", "one", "two"]
+
+
+def test_a_child_hears_what_is_shared(tmp_path: Path) -> None:
+    """The thread that hears of it is made anew there, whatever the parent's was doing."""
+    url = (tmp_path / "state").as_uri()
+    adapter = ResilientAdapter({"shared": {"url": url, "namespace": "n"}, "retry": {"max_attempts": 1}})
+    session = requests.Session()
+    session.mount("http://", adapter)
+    with Gateway() as gateway:
+        session.get(gateway.url + "/x")
+        limit = adapter._runtime.origin(gateway.url).rate_limit
+
+        def hears() -> None:
+            give_up = SYSTEM_CLOCK.monotonic() + 10
+            while not limit.remaining():
+                assert SYSTEM_CLOCK.monotonic() < give_up
+                SYSTEM_CLOCK.sleep(0.01)
+
+        child = Child(hears)
+        limit.throttled(60.0)
+        assert child.step()
+        child.end()

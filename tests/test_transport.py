@@ -148,6 +148,13 @@ class Breaks(Wire):
         return piece
 
 
+class Pool(SimpleNamespace):
+    """A pool of connections, as exceptions name it."""
+
+    def __str__(self) -> str:
+        return "a pool"
+
+
 class Drips(Wire):
     """Brings one byte at a time, each after something else has happened."""
 
@@ -217,11 +224,14 @@ class TestReading:
         raised = []
         for read in (lambda made: made.content, lambda made: transport.read_body(made, clock=FakeClock())):
             made = from_wire(Breaks(b"Content-Length: 10000\r\n", b"x" * came, error))
+            done: list[str] = []
+            made.raw._connection = SimpleNamespace(sock=None, close=lambda done=done: done.append("closed"))
+            made.raw._pool = Pool(_put_conn=lambda connection, done=done: done.append("given back"))
             with pytest.raises(rx.RequestException) as caught:
                 read(made)
             assert made.raw.closed and made._content is False
-            raised.append((type(caught.value), str(caught.value), type(caught.value.args[0])))
-        assert raised[0] == raised[1]
+            raised.append((type(caught.value), str(caught.value), type(caught.value.args[0]), done))
+        assert raised[0] == raised[1] and raised[0][-1] == ["closed", "given back"]
 
     def test_a_length_that_nobody_enforces(self) -> None:
         """Where urllib3 was told not to mind, what came is the body."""

@@ -71,13 +71,15 @@ class Ticket:
     Attributes:
         probe: whether this request decides if the circuit closes.
         transition: the change of state that this admission made, for whoever reports it.
+        name: what other processes know the probe by; empty where there are none, or none that know of it.
     """
 
-    __slots__ = ("probe", "transition")
+    __slots__ = ("name", "probe", "transition")
 
-    def __init__(self, probe: bool = False, transition: Transition | None = None) -> None:
+    def __init__(self, probe: bool = False, transition: Transition | None = None, name: str = "") -> None:
         self.probe = probe
         self.transition = transition
+        self.name = name
 
 
 # For a request that goes although the circuit would refuse it. It never is the current ticket, so says nothing.

@@ -189,7 +189,6 @@ class SharedCircuit(Circuit):
         key: str,
     ) -> None:
         super().__init__(name, settings, clock, random)
-        self._probe_name = ""  # of the latest probe that this process asked for
         record = store.record(key)
         self._shared = CircuitRecord(record)
         record.heard = self._hear  # not before there is what it looks at
@@ -201,16 +200,15 @@ class SharedCircuit(Circuit):
         if health is Health.NEUTRAL:
             self.release(ticket)
             return None
-        name = self._probe_name
         changed = super().record(ticket, health, retry_after=retry_after)
         if changed is None:
             return None
         wait = changed.retry_after or 0.0
         if ticket.probe:
             try:
-                self._shared.failed(name, wait, self._reset_timeout)
+                self._shared.failed(ticket.name, wait, self._reset_timeout)
             except BaseException:
-                self._shared.withdraw(name)  # an interrupt: nobody waits for what is not told any more
+                self._shared.withdraw(ticket.name)  # an interrupt: nobody waits for what is not told any more
                 raise
         else:
             self._shared.open(wait, self._reset_timeout)
@@ -218,22 +216,17 @@ class SharedCircuit(Circuit):
         return changed
 
     def release(self, ticket: Ticket) -> None:
-        name = self._probe_name  # read first: as soon as the place is free, another thread may take it
         ours = ticket.probe and ticket is self._probe
         super().release(ticket)
         if ours:
-            self._shared.release(name)
-
-    def reset_after_fork(self) -> None:
-        super().reset_after_fork()
-        self._probe_name = ""
+            self._shared.release(ticket.name)
 
     def _admit(self, lease: float) -> Ticket | Refusal:
         admitted = super()._admit(lease)
         if isinstance(admitted, Refusal) or not admitted.probe:
             return admitted
         # Nobody else here comes this far until the store has answered: the place is taken.
-        self._probe_name = name = uuid.uuid4().hex
+        name = uuid.uuid4().hex
         try:
             ours, seen = self._shared.acquire(name, lease, self._reset_timeout)
         except BaseException:
@@ -245,6 +238,7 @@ class SharedCircuit(Circuit):
                 # Also where news of before have come in between.
                 self._closed = None
                 self._probe = admitted
+                admitted.name = name
                 self._half_open(0 if seen is None else seen.successes)
             return admitted
         super().release(admitted)
@@ -252,10 +246,9 @@ class SharedCircuit(Circuit):
         return self.refusal() or Refusal(PROBE_POLL)
 
     def _probe_succeeded(self, ticket: Ticket) -> Transition | None:
-        name = self._probe_name
         if ticket is not self._probe:
             return None
-        held, seen = self._shared.succeeded(name, self._settings.success_threshold)
+        held, seen = self._shared.succeeded(ticket.name, self._settings.success_threshold)
         if not held:
             # It took longer than its lease: another process probes, or has.
             super().release(ticket)
@@ -284,10 +277,15 @@ class SharedCircuit(Circuit):
         """Be as the record says. Nothing is taken from one that is gone: to close is for a probe."""
         if self._shared.seen() is None:
             return
-        breaker = self._breaker or self._load()
+        try:
+            breaker = self._breaker or self._load()
+        except (ImportError, OSError):
+            return  # no file handle is left: the store says so again
         with self._lock:
             seen = self._shared.seen()
-            if seen is None or (seen.probe is not None and seen.probe == self._probe_name):
+            # Nothing is news to whoever is asking for the lease just now, and will look when it has the answer; nor,
+            # to a probe, that it is on its way.
+            if seen is None or (self._probe is not None and self._probe.name in ("", seen.probe)):
                 return
             self._closed = None
             self._reset_timeout = seen.reset_timeout
@@ -298,7 +296,7 @@ class SharedCircuit(Circuit):
                     breaker.open()
                 return
             self._half_open(seen.successes)
-            self._probe = Ticket(probe=True) if seen.probe is not None else None
+            self._probe = Ticket(probe=True, name=seen.probe) if seen.probe is not None else None
             self._lease_end = self._now() + seen.lease
 
     def _half_open(self, successes: int) -> None:

@@ -31,7 +31,9 @@ class SharedRateLimit(RateLimit):
         if settings.rates:
             self._pace = SharedPace(store.record(f"pace:{name}", tell=False), settings.rates, clock)
             self._windows = [self._pace]
-        self._cooldown = store.record(f"cooldown:{name}", self._hear)
+        self._cooldown = store.record(f"cooldown:{name}")
+        self._cooldown.heard = self._hear  # not before there is what it looks at
+        self._hear(self._cooldown.value, self._cooldown.now())
 
     def throttled(self, retry_after: float | None) -> float:
         left = super().throttled(retry_after)
@@ -42,8 +44,8 @@ class SharedRateLimit(RateLimit):
             return None if known else Change({"until": now + left, "for": left}, left)
 
         if left > 0:
-            result = self._cooldown.update(later)
-            known = time_left(result.value, result.now)
+            self._cooldown.update(later)
+            known = self._known()
             if known > self.remaining() + _SAME:
                 left = super().throttled(known)  # somebody's whom we had not heard of; or old news have opened the line
         return left
@@ -72,9 +74,12 @@ class SharedRateLimit(RateLimit):
         with self._lock:
             pace.put(slots, ask_at)
 
+    def _known(self) -> float:
+        return time_left(self._cooldown.value, self._cooldown.now())
+
     def _hear(self, value: Any, now: float) -> None:
         left = time_left(value, now)
         if left > self.remaining() + _SAME:
             super().throttled(left)
-        elif value is None:
+        elif value is None and not self._known():
             self.open()  # somebody said so: one that ends by itself is not told of

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .backend import TIMEOUT, Seen, StoreError
-from .sqlite import is_new, patiently, pragma, without_forks
+from .sqlite import close_before_forks, is_new, patiently, pragma, without_forks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -189,6 +189,7 @@ class _File:
         self._open: list[sqlite3.Connection] = []  # one, or none
         self._identity: tuple[int, int] | None = None
         self._finalizer = weakref.finalize(self, _close_all, self._open)
+        close_before_forks(self)
 
     def __str__(self) -> str:
         return f"the file {self.path}"
@@ -233,6 +234,13 @@ class _File:
     def close(self) -> None:
         with without_forks(), self._lock:
             _close_all(self._open)
+
+    def close_idle(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                _close_all(self._open)
+            finally:
+                self._lock.release()
 
     def _check_identity(self) -> None:
         """See to it that the file is still the one that was opened: SQLite would go on writing to one that is gone."""

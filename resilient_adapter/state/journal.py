@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..clock import Clock
 from ..core.order import Intent, State
 from ..errors import JournalError
-from .sqlite import is_new, patiently, pragma, without_forks
+from .sqlite import close_before_forks, is_new, patiently, pragma, without_forks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -122,11 +122,16 @@ class Journal:
         self._intents = 0
         self._idle: list[sqlite3.Connection] = []
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
+        close_before_forks(self)
 
     def close(self) -> None:
         """Close the connections that are not in use. The journal opens new ones when it needs them."""
         with without_forks():
-            _close_all(self._idle)
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Do the same, while whoever calls sees to it that there is no fork."""
+        _close_all(self._idle)
 
     def reset_after_fork(self) -> None:
         """Leave the parent's connections alone, in a child process: SQLite must not even close them there."""
@@ -402,8 +407,9 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 
 def _close_all(idle: list[sqlite3.Connection]) -> None:
-    while idle:
-        idle.pop().close()
+    with contextlib.suppress(IndexError):  # another thread may take the last one
+        while True:
+            idle.pop().close()
 
 
 #: The parent's connections in a child process: kept for good, so that nothing closes them.
