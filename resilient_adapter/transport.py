@@ -272,17 +272,16 @@ def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
                     break
                 left -= len(piece)
                 pieces.append(piece)
+            raw._fp_bytes_read += length - left
+            raw.length_remaining = left
             if left and raw.enforce_content_length:
-                raise ux.IncompleteRead(
-                    raw._fp_bytes_read + length - left, left
-                )  # in here, where it costs the connection
+                # As urllib3 does; in here, where it costs the connection.
+                raise ux.IncompleteRead(raw._fp_bytes_read, left)
             reader.close()  # not every Python does so by itself; it is then that the connection goes back
     except ux.ReadTimeoutError as error:
         if bounded:
             raise BodyDeadlineError(_CUT_OFF) from error
         raise
-    raw._fp_bytes_read += length - left
-    raw.length_remaining = left
     raw._uncached_read_occurred = True
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

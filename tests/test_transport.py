@@ -184,16 +184,18 @@ JSON = {"Content-Type": "application/json"}
 
 class TestReading:
     @pytest.mark.parametrize("deadline", [float("inf"), 2000.0])
-    def test_bodies(self, deadline: float) -> None:
+    @pytest.mark.parametrize("size", [1, 20_000, 2_000_000])
+    def test_bodies(self, deadline: float, size: int) -> None:
         """A body is read whole, with a deadline or without, from a connection or from a mock's memory."""
-        body = b"x" * 200_000
+        body = b"x" * size
         for made in (
             from_wire(Wire(b"", body)),
-            from_wire(Wire(b"Content-Length: 200000\r\n", body)),
+            from_wire(Wire(b"Content-Length: %d\r\n" % size, body)),
             response(raw(io.BytesIO(body))),
         ):
             assert transport.read_body(made, clock=FakeClock(), deadline=deadline) == body
             assert made.content == body
+            assert made.raw.tell() == size and not made.raw.length_remaining and made.raw.read() == b""
 
     def test_what_was_read(self) -> None:
         """A body that was read already is what it is; so is one without a raw."""
@@ -273,6 +275,21 @@ class TestReading:
             transport.read_body(made, clock=clock, deadline=clock.monotonic() + 4.5)
         assert given == {30.0: [4.5, 3.5, 2.5, 1.5, 0.5], 2.0: [1.5, 0.5], None: [4.5, 3.5, 2.5, 1.5, 0.5]}[timeout]
         assert made.raw.closed
+
+    @pytest.mark.parametrize("head", [b"", b"Content-Length: 99\r\n", b"Content-Length: 500000\r\n"])
+    @pytest.mark.parametrize(("timeout", "expected"), [(30.0, rx.ReadTimeout), (2.0, rx.ConnectionError)])
+    def test_silence(self, head: bytes, timeout: float, expected: type[Exception]) -> None:
+        """It ends at the deadline, or at a shorter timeout as for plain requests."""
+        sock = SimpleNamespace(gettimeout=lambda: timeout, settimeout=lambda seconds: None)
+
+        def silent() -> None:
+            raise TimeoutError
+
+        clock = FakeClock()
+        with pytest.raises(expected) as caught:
+            made = from_wire(Drips(head, b"x", silent, sock))
+            transport.read_body(made, clock=clock, deadline=clock.monotonic() + 4.5)
+        assert isinstance(caught.value, rx.ReadTimeout) is (expected is rx.ReadTimeout)
 
     def test_what_is_not_read_ahead(self) -> None:
         """Only a JSON body of known, small length that nobody has read of is read ahead."""
