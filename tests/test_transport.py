@@ -285,9 +285,8 @@ class TestReading:
         def silent() -> None:
             raise TimeoutError
 
-        clock = FakeClock()
+        clock, made = FakeClock(), from_wire(Drips(head, b"x", silent, sock))
         with pytest.raises(expected) as caught:
-            made = from_wire(Drips(head, b"x", silent, sock))
             transport.read_body(made, clock=clock, deadline=clock.monotonic() + 4.5)
         assert isinstance(caught.value, rx.ReadTimeout) is (expected is rx.ReadTimeout)
 
