@@ -224,11 +224,11 @@ def _readable(raw: object) -> bool:
 
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
     length = raw.length_remaining
-    if length and length <= _PIECE and "Content-Encoding" not in raw.headers and hasattr(raw, "_error_catcher"):
-        return _read_short(raw, length, clock, deadline)
-    size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
     # Where there is nothing to decode, urllib3's decoder would only copy each piece into a buffer and out again.
     encoded = "Content-Encoding" in raw.headers
+    if length and length <= _PIECE and not encoded and hasattr(raw, "_error_catcher"):
+        return _read_short(raw, length, clock, deadline)
+    size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
     piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
     if raw.length_remaining == 0 and not encoded:
         return piece
@@ -253,7 +253,6 @@ def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
     """
     reader = raw._fp
     sock: Any = None if deadline == _ENDLESS else _socket_of(raw)
-    timeout = 0.0 if sock is None else sock.gettimeout()
     left = length
     pieces: list[bytes] = []
     bounded = False
@@ -262,11 +261,10 @@ def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
             while left:
                 if deadline != _ENDLESS:
                     time_left = deadline - clock.monotonic()
-                    if timeout is None or timeout >= time_left:
+                    if time_left <= 0:
                         bounded = True
-                        if time_left <= 0:
-                            raise TimeoutError
-                        sock.settimeout(time_left)
+                        raise TimeoutError
+                    bounded = _limit(sock, time_left)
                 piece = reader.read1(left)
                 if not piece:
                     break
@@ -305,11 +303,15 @@ def _within(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bool:
     if left <= 0:
         raw.close()
         raise BodyDeadlineError(_CUT_OFF)
-    sock = _socket_of(raw)
+    return _limit(_socket_of(raw), left)
+
+
+def _limit(sock: Any, seconds: float) -> bool:
+    """See to it that a socket waits no longer than that. Returns whether it would have; None never does."""
     if sock is not None:
         timeout = sock.gettimeout()
-        if timeout is None or timeout >= left:
-            sock.settimeout(left)
+        if timeout is None or timeout >= seconds:
+            sock.settimeout(seconds)
             return True
     return False
 
