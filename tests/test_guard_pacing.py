@@ -229,9 +229,49 @@ def test_the_curve(reached: float, elapsed: float, rate: float) -> None:
     assert Cubic(reached).rate(elapsed) == pytest.approx(rate)
 
 
-@given(st.floats(0.0, 1e6), st.floats(0.0, 1e4), st.floats(0.0, 1e4))
-def test_the_curve_never_falls(reached: float, sooner: float, later: float) -> None:
+@given(st.floats(0.0, 1e6), st.floats(0.0, 1e4), st.floats(0.0, 1e4), st.integers(0, 10))
+def test_the_curve_never_falls(reached: float, sooner: float, later: float, throttles: int) -> None:
     """Without another throttle the rate only grows."""
     assume(sooner <= later)
     cubic = Cubic(reached)
+    for _ in range(throttles):
+        cubic = cubic.throttled(1e9, cubic.reached)
     assert 0.49 < cubic.rate(sooner) <= cubic.rate(later)
+
+
+def test_a_limit_that_is_met_again_is_tried_less_often() -> None:
+    """Each time the cut is half as deep and the wait for more twice as long, down to 0.05 and up to a minute."""
+    cubic, cuts, plateaus = Cubic(100.0), [], []
+    for _ in range(6):
+        cubic = cubic.throttled(1e9, 100.0)
+        cuts.append(1 - cubic.rate(0.0) / 100.0)
+        plateaus.append(next(half / 2 for half in range(1000) if cubic.rate(half / 2) >= 100.0))
+    assert cuts == pytest.approx([0.15, 0.075, 0.05, 0.05, 0.05, 0.05])
+    assert plateaus == [8.5, 17.0, 34.0, 60.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "sent", "reached", "cut"),
+    [
+        (4.3, 100.0, 100.0, 0.15),  # the limit of before
+        (4.3, 91.0, 91.0, 0.15),
+        (4.3, 89.0, 89.0, 0.3),  # a lower one
+        (9.0, 140.0, 140.0, 0.3),  # a higher one
+        (9.0, 109.0, 109.0, 0.15),
+        (0.0, 100.0, 70.0, 0.3),  # what was let go before the cut is no sign of what can be
+        (0.0, 10.0, 10.0, 0.3),
+    ],
+)
+def test_another_throttle(elapsed: float, sent: float, reached: float, cut: float) -> None:
+    """One within a tenth of the last one's rate has met the same limit; any other begins anew."""
+    again = Cubic(100.0).throttled(elapsed, sent)
+    assert again.reached == pytest.approx(reached)
+    assert again.rate(0.0) == pytest.approx(reached * (1 - cut))
+
+
+def test_beyond_a_limit_the_curve_is_as_steep_as_ever() -> None:
+    """However often a limit was met, once more is tried it is found soon whether the limit is gone."""
+    cubic = Cubic(100.0)
+    for _ in range(6):
+        cubic = cubic.throttled(1e9, 100.0)
+    assert cubic.rate(60.0 + 10.0) == pytest.approx(100.0 + 0.4 * 10.0**3)

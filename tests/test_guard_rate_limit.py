@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -375,7 +376,7 @@ class TestAdaptive:
         let_go(limit, clock, [(n / 20, MARKET_DATA) for n in range(200)])
         limit.throttled(1.0)
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 6)]
-        assert 5 / (times[5] - times[0]) == pytest.approx(20 * 0.7, rel=0.1)
+        assert 5 / (times[5] - times[0]) == pytest.approx(20 * 0.7, rel=0.15)
 
     def test_probes_back_up(self, clock: FakeClock) -> None:
         """Under a demand that never ends the rate comes back to what it was, rests, and then exceeds it."""
@@ -401,13 +402,13 @@ class TestAdaptive:
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 11)]
         assert times[-1] - times[0] == pytest.approx(10 / 70.0, rel=0.05)
 
-    @pytest.mark.parametrize(("pause", "rate"), [(0.5, 70.0), (1.0, 61.0)])
-    def test_throttles_without_a_cooldown(self, clock: FakeClock, pause: float, rate: float) -> None:
+    @pytest.mark.parametrize(("sent", "rate"), [(40, 76.0), (100, 61.0)])
+    def test_throttles_without_a_cooldown(self, clock: FakeClock, sent: int, rate: float) -> None:
         """Those within a second answer requests from before the cut; a later one cuts the cut rate again."""
         limit = make(clock)
         demand(limit, clock, 100.0, 10.0)
         limit.throttled(0.0)
-        clock.advance(pause)
+        let_go(limit, clock, [(0.0, MARKET_DATA)] * sent)
         limit.throttled(0.0)
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 31)]
         assert 20 / (times[30] - times[10]) == pytest.approx(rate, rel=0.1)
@@ -417,11 +418,44 @@ class TestAdaptive:
         limit = make(clock)
         demand(limit, clock, 100.0, 10.0)
         limit.throttled(0.5)
-        clock.advance(1.0)
+        let_go(limit, clock, [(0.0, MARKET_DATA)] * 80)
         limit.throttled(1.0)
         times = [at for at, _ in let_go(limit, clock, [(0.0, MARKET_DATA)] * 11)]
         assert times[0] == pytest.approx(1.0)
         assert 40 < 10 / (times[10] - times[0]) < 65
+
+    @pytest.mark.parametrize(
+        ("limits", "begin", "goodput", "refused"),
+        [
+            ([50], 60.0, 0.95, 0.001),
+            ([10], 60.0, 0.95, 0.003),
+            ([50, 20], 90.0, 0.9, 0.005),  # a limit that falls after a minute
+            ([20, 50], 150.0, 0.9, 0.005),  # and one that rises
+        ],
+    )
+    def test_learns_a_limit_that_nobody_tells(
+        self, clock: FakeClock, limits: list[int], begin: float, goodput: float, refused: float
+    ) -> None:
+        """Beneath a demand that never ends, nearly all of the server's limit is used, and hardly anything refused."""
+        limit = make(clock)
+        server: deque[float] = deque()
+        seen = []
+        start, now = clock.monotonic(), 0.0
+        while now < 180.0:
+            go(limit, clock)
+            now = clock.monotonic() - start
+            while server and server[0] <= now - 1.0:
+                server.popleft()
+            good = len(server) < limits[0 if now < 60.0 else -1]
+            if now >= begin:
+                seen.append(good)
+            if good:
+                server.append(now)
+            else:
+                limit.throttled(1.0)
+            clock.advance(0.001)
+        assert sum(seen) >= goodput * limits[-1] * (180.0 - begin)
+        assert seen.count(False) <= refused * len(seen)
 
     def test_ends_when_it_is_outgrown(self, clock: FakeClock) -> None:
         """Once the rate is twice what is wanted it holds nobody, and requests go without asking again."""

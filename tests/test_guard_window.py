@@ -102,6 +102,17 @@ def test_the_rate_is_measured_since_the_first_event(clock: FakeClock, events: in
     assert window.rate() == pytest.approx(rate, rel=0.03)
 
 
+def test_the_rate_of_the_latest_pieces(clock: FakeClock) -> None:
+    """What was sent before them does not count, nor does the time."""
+    window = Window(SPAN, clock, BUCKETS)
+    for gap in [0.1] * 20 + [WIDTH / 100] * 200:
+        clock.advance(gap)
+        window.add()
+    assert window.rate(2) == pytest.approx(100 / WIDTH, rel=0.1) and window.rate() < 80 / WIDTH
+    clock.advance(2 * WIDTH)
+    assert window.rate(2) == 0.0 < window.rate()
+
+
 def test_clear(clock: FakeClock) -> None:
     """A cleared window counts from nothing."""
     window = Window(SPAN, clock, BUCKETS)

@@ -164,21 +164,45 @@ class Cubic:
 
     The idea of the AWS SDKs' "adaptive" retry mode (AWS SDKs and Tools Reference Guide, "Retry behavior"): cut to
     ``BETA`` of what was sent, then along RFC 9438's cubic curve back to it, resting there, and beyond it ever faster.
+    A throttle at about the rate of the one before has met the same limit again. Each such one halves the cut and
+    doubles the time until more is tried: a limit that stays where it is gets tried less and less often.
 
     Arguments:
         reached: requests per second that were sent when the throttle came.
+        cut: the share by which the rate is cut.
+        plateau_at: seconds until it is back where it was; None: as RFC 9438 has it.
     """
 
-    __slots__ = ("_plateau_at", "reached")
+    __slots__ = ("_cut", "_plateau_at", "reached")
 
     BETA = 0.7  # RFC 9438, section 4.6
     C = 0.4  # RFC 9438, section 5.1
     LEAST = 0.5  # requests per second: below that, probing back up would take minutes
+    SAME = 0.1  # two throttles of one limit differ by this share at most
+    LEAST_CUT = 0.05
+    LONGEST = 60.0  # seconds
 
-    def __init__(self, reached: float) -> None:
-        self.reached = max(reached, self.LEAST / self.BETA)
-        self._plateau_at = (self.reached * (1 - self.BETA) / self.C) ** (1 / 3)
+    def __init__(self, reached: float, *, cut: float = 1 - BETA, plateau_at: float | None = None) -> None:
+        self.reached = max(reached, self.LEAST / (1 - cut))
+        self._cut = cut
+        self._plateau_at = (self.reached * cut / self.C) ** (1 / 3) if plateau_at is None else plateau_at
 
     def rate(self, elapsed: float) -> float:
         """Return requests per second, so many seconds after sending began again."""
-        return float(self.C * (max(elapsed, 0.0) - self._plateau_at) ** 3 + self.reached)
+        beyond = max(elapsed, 0.0) - self._plateau_at
+        # Up to the plateau stretched to the time that it takes: beyond it as steep as ever, should the limit be gone.
+        steep = self.C if beyond > 0 else self.reached * self._cut / self._plateau_at**3
+        return steep * beyond**3 + self.reached
+
+    def throttled(self, elapsed: float, sent: float) -> Cubic:
+        """Return the rate that follows the next throttle.
+
+        Arguments:
+            elapsed: as for :meth:`rate`.
+            sent: requests per second that were sent lately.
+        """
+        reached = min(sent, self.rate(elapsed))  # what was sent may include what was let go before the cut
+        if abs(reached - self.reached) > self.SAME * self.reached:
+            return Cubic(reached)
+        cut, plateau_at = max(self._cut / 2, self.LEAST_CUT), min(2 * self._plateau_at, self.LONGEST)
+        return Cubic(reached, cut=cut, plateau_at=plateau_at)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MEASURED_OVER = 10.0  # seconds
 _BUCKETS = 10
+_LATELY = 2  # of them: what was sent when a throttle came
 
 # How those who waited for the end of a cooldown are let go where nothing better is known: requests per second, and
 # for how long at least, since some may have slept outside the line.
@@ -130,11 +131,9 @@ class RateLimit:
             now = self._now()
             episode_over = now >= max(self._closed_until, self._cut_at + _SAME_EPISODE)
             if self._settings.adaptive and episode_over:
-                reached = self._sends.rate()
-                if self._cubic is not None:
-                    # Not what it was sending: that includes what it was let send before the cut before this one.
-                    reached = min(reached, self._cubic.rate(now - self._resumed_at))
-                self._cubic = Cubic(reached)
+                sent = self._sends.rate(_LATELY)
+                before = self._cubic
+                self._cubic = Cubic(sent) if before is None else before.throttled(now - self._resumed_at, sent)
                 self._cut_at = now
             if wait > 0:
                 self._closed_until = max(self._closed_until, now + wait)

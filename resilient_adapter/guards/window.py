@@ -51,18 +51,20 @@ class Window:
             buckets: look at so many of the latest pieces only, that of this moment among them.
         """
         with self._lock:
-            now = self._now()
-            since = float("-inf") if buckets is None else (now // self._width - buckets + 1) * self._width
-            return sum(count for begin, count in self._alive(now) if begin >= since)
+            return sum(count for _, count in self._latest(buckets, self._now()))
 
-    def rate(self) -> float:
-        """Return events per second since the first one in the window; at least one bucket's width is looked at."""
+    def rate(self, buckets: int | None = None) -> float:
+        """Return events per second since the first one looked at; at least one bucket's width is looked at.
+
+        Arguments:
+            buckets: as for :meth:`total`.
+        """
         with self._lock:
             now = self._now()
-            alive = self._alive(now)
-            if not alive:
+            latest = self._latest(buckets, now)
+            if not latest:
                 return 0.0
-            return sum(count for _, count in alive) / max(now - alive[0][0], self._width)
+            return sum(count for _, count in latest) / max(now - latest[0][0], self._width)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -86,6 +88,10 @@ class Window:
             self._end = (now // self._width + 1) * self._width
             if self._end <= now:  # by rounding: then this is the first moment of the next one
                 self._end += self._width
+
+    def _latest(self, buckets: int | None, now: float) -> list[tuple[float, int]]:
+        since = float("-inf") if buckets is None else (now // self._width - buckets + 1) * self._width
+        return [bucket for bucket in self._alive(now) if bucket[0] >= since]
 
     def _alive(self, now: float) -> list[tuple[float, int]]:
         horizon = now - self._span
