@@ -53,6 +53,7 @@ class ResilientAdapter(HTTPAdapter):
 
     Raises:
         SettingsError: settings that cannot be used; ``max_retries``; a token source with no origin known.
+        TypeError: an argument that is not of the kind named here.
     """
 
     def __init__(
@@ -70,14 +71,23 @@ class ResilientAdapter(HTTPAdapter):
     ) -> None:
         if repeats_beneath(http_adapter_options.get("max_retries", 0)):
             raise SettingsError(_INNER_RETRIES)
+        recoveries = _by_code(recoveries or {})
+        listeners = tuple(listeners)
+        _check_callable("token_source", token_source)
+        _check_callable("signer", signer)
+        _check_callable("reconciler", reconciler)
+        for listener in listeners:
+            _check_callable("listeners", listener)
+        _check_methods("transport", transport, "send", "close")
+        _check_methods("clock", clock, "monotonic", "time", "sleep")
         self._configure(
             {
                 "settings": settings if isinstance(settings, Settings) else Settings.load(overrides=settings),
                 "token_source": token_source,
                 "signer": signer,
                 "reconciler": reconciler,
-                "recoveries": dict(recoveries or {}),
-                "listeners": tuple(listeners),
+                "recoveries": recoveries,
+                "listeners": listeners,
                 "transport": transport,
                 "clock": SYSTEM_CLOCK if clock is None else clock,
             }
@@ -262,6 +272,32 @@ def resilience_of(outcome: Response | BaseException) -> Resilience:
     if not isinstance(report, Resilience):
         raise AttributeError(f"this {type(outcome).__name__} did not come through a ResilientAdapter")
     return report
+
+
+def _by_code(recoveries: Mapping[Any, Any]) -> Recoveries:
+    """Return recoveries by code, with codes written as texts read as the settings read them."""
+    by_code = {}
+    for key, recovery in recoveries.items():
+        try:
+            code = None if isinstance(key, (bool, float)) else int(key)
+        except (TypeError, ValueError):
+            code = None
+        if code is None:
+            raise TypeError(f"recoveries: {key!r} is no code")
+        _check_callable(f"recoveries[{code}]", recovery)
+        by_code[code] = recovery
+    return by_code
+
+
+def _check_callable(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+
+
+def _check_methods(name: str, value: object, *methods: str) -> None:
+    missing = [method for method in methods if value is not None and not callable(getattr(value, method, None))]
+    if missing:
+        raise TypeError(f"{name} must have {', '.join(missing)}, which {type(value).__name__} has not")
 
 
 def _pool_key_of(kind: type[HTTPAdapter]) -> object:

@@ -107,7 +107,11 @@ class Inquiry:
             from .repairs.reconcile import StillUnknownError
 
             raise StillUnknownError("there is no reconciler to find out")
-        return self._reconciler(self._outgoing.base, self._lookup(sent_at))
+        found: object = self._reconciler(self._outgoing.base, self._lookup(sent_at))
+        if found is not None and not isinstance(found, Response):
+            # A False or a dict proves nothing either way.
+            raise TypeError(f"a reconciler returns a requests.Response or None, not a {type(found).__name__}")
+        return found
 
     def meet_doubt(self, submission: Submission, sent_at: float) -> Response | None:
         """Find out first about an earlier send of the same order, where that is in doubt.

@@ -125,7 +125,9 @@ class Outgoing:
         # At the last moment, after every wait: a signature ages.
         request = request.copy()
         if self._variant is None:
-            signer(request)
+            signed: object = signer(request)
+            if isinstance(signed, PreparedRequest):
+                request = signed  # as requests' own AuthBase may: another one than it was given
         else:
             signer.resign(request, self._variant)
         return request

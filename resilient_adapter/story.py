@@ -195,9 +195,12 @@ class Story:
     def report(self, *, unknown: bool) -> Resilience:
         """Return what the caller is told: ``response.resilience``."""
         outcome = self.outcome
+        code = None if outcome is None else outcome.code
+        if code and code in self._origin.rules.success_codes:
+            code = 0  # one to ask for, whatever an endpoint says for "success"
         return Resilience(
             tuple(self.attempts),
-            None if outcome is None else outcome.code,
+            code,
             None if outcome is None else outcome.info,
             self._clock.monotonic() - self.started,
             unknown,

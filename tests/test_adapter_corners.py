@@ -40,6 +40,40 @@ def trip(session: requests.Session, gateway: Gateway) -> None:
     circuit.record(circuit.admit(1.0), Health.FAILURE)
 
 
+def nothing(*_: object) -> None:
+    """Do nothing."""
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ({"token_source": "secret"}, "token_source must be callable, not str"),
+            ({"signer": 5}, "signer must be callable, not int"),
+            ({"reconciler": {}}, "reconciler must be callable, not dict"),
+            ({"listeners": [nothing, "x"]}, "listeners must be callable, not str"),
+            ({"recoveries": {-1125: "renew"}}, "recoveries[-1125] must be callable, not str"),
+            ({"recoveries": {"renew": nothing}}, "recoveries: 'renew' is no code"),
+            ({"recoveries": {-1.5: nothing}}, "recoveries: -1.5 is no code"),
+            ({"recoveries": {True: nothing}}, "recoveries: True is no code"),
+            ({"recoveries": {None: nothing}}, "recoveries: None is no code"),
+            ({"transport": "http"}, "transport must have send, close, which str has not"),
+            ({"clock": object()}, "clock must have monotonic, time, sleep, which object has not"),
+        ],
+    )
+    def test_of_another_kind(self, arguments: dict[str, Any], says: str) -> None:
+        """What could not be used is refused where it is given, not at the first call that needs it."""
+        with pytest.raises(TypeError) as caught:
+            ra.ResilientAdapter(ra.Settings.from_mapping({}), **arguments)
+        assert str(caught.value) == says
+
+    def test_recoveries_by_text(self, gateway: Gateway) -> None:
+        """A code may be written as settings files have it."""
+        gateway.script(Fault.code(-1125))
+        recoveries: Any = {"-1125": lambda request, response: True}
+        assert connect(recoveries=recoveries).get(gateway.url).json()["code"] == 0
+
+
 PACED: dict[str, Any] = {"rate_limit": {"rate": "1/s"}, "circuit": {"fail_max": 1, "reset_timeout": 10.0}}
 
 

@@ -311,7 +311,9 @@ class TestStatuses:
         """success_codes replaces the defaults: what is not among them is no success."""
         gateway.respond("/x", {"code": 1, "data": 1}, 500)
         session = connect({**ONCE, **RAISE, "success_codes": [1]})
-        assert ra.resilience_of(session.post(gateway.url + "/x")).code == 1
+        report = ra.resilience_of(session.post(gateway.url + "/x"))
+        assert report.code == 0  # as of every success: a script need not know which code says so
+        assert report.attempts[-1].code == 1
         gateway.respond("/y", {"code": 0})
         with pytest.raises(ra.OutcomeUnknownError):
             session.post(gateway.url + "/y")
@@ -401,6 +403,19 @@ class TestReconciler:
         assert type(error) is ra.OutcomeUnknownError and error.client_order_id == "c"
         assert numbers(gateway, method="POST") == 2
         assert not any("secret" in event.detail for event in events)
+
+    @pytest.mark.parametrize("answer", [False, True, {}, {"status": "FILLED"}, "FILLED", object()])
+    def test_neither_a_response_nor_none(self, gateway: Gateway, answer: object) -> None:
+        """Anything else proves nothing: the outcome stays unknown, and the order may be looked up again."""
+        answers = [answer, answer, None]
+        session = connect({"on_error": "raise"}, reconciler=lambda request, send: answers.pop(0))
+        gateway.script(Fault.reset("after"))
+        for _ in range(2):
+            with pytest.raises(ra.OutcomeUnknownError):
+                session.post(gateway.url + "/order", json={"newClientOrderId": "c"})
+        assert numbers(gateway) == 1
+        assert session.post(gateway.url + "/order", json={"newClientOrderId": "c"}).json()["code"] == 0
+        assert numbers(gateway) == 2 and answers == []
 
     def test_past_an_open_circuit(self, gateway: Gateway) -> None:
         """The look-up is sent although the circuit is open."""

@@ -79,6 +79,17 @@ class TestResync:
         response = session.get(strict.url + "/order")
         assert response.json()["code"] == 0 and response.url == strict.url + "/order"
 
+    def test_a_signer_that_returns_another_request(self, gateway: Gateway) -> None:
+        """As one for ``auth=`` may: what it returns is sent, and nothing of it stays with the response."""
+
+        def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            signed = request.copy()
+            signed.headers["X-Key"] = "k"
+            return signed
+
+        response = connect(signer=sign).get(gateway.url + "/order")
+        assert gateway.journal[0].headers["X-Key"] == "k" and "X-Key" not in response.request.headers
+
     def test_another_time_url(self, strict: Gateway, clock: FakeClock) -> None:
         """time_url and signing.time_field say where the server's time is."""
         strict.clock_offset = 60.0

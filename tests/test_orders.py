@@ -682,7 +682,6 @@ def test_what_an_order_is(orders: dict[str, Any], request_: requests.PreparedReq
         ({}, a_request(json=["newClientOrderId"])),
         ({}, a_request(json={"newClientOrderId": None})),
         ({"paths": ["/other"]}, a_request(params=ID)),
-        ({"add_client_id": True}, a_request()),
         ({"add_client_id": True, "query_path": "/other"}, a_request()),
     ],
 )

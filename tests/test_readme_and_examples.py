@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from resilient_adapter import Settings
 from resilient_adapter.testing import Fault, Gateway
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,25 @@ def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     fast = 'ResilientAdapter({"retry": {"base": 0.01, "jitter": 0}})'
     done = run("-c", code.replace("ResilientAdapter()", fast), cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "success after 3 sends\n", "")
+
+
+def test_the_other_code_in_the_readme_runs(tmp_path: Path) -> None:
+    """The lines of the three ways to use it, as they are printed."""
+    _, mount, install = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    before = "import requests, resilient_adapter; from resilient_adapter import ResilientAdapter\n"
+    done = run("-c", f"{before}session, log_in = requests.Session(), lambda: 'x'\n{mount}{install}", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/orders.md", "docs/shared.md"])
+def test_the_settings_in_the_documentation_are_good(page: str, tmp_path: Path) -> None:
+    """Every settings file that is shown can be loaded."""
+    environ = {"API_KEY": "k", "API_SECRET": "s"}
+    files = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert files
+    for text in files:
+        (tmp_path / "shown.toml").write_text(text)
+        assert Settings.load(tmp_path / "shown.toml", environ) != Settings.from_mapping({})
 
 
 def test_mounting_on_a_session(tmp_path: Path) -> None:

@@ -294,6 +294,8 @@ def test_reconcilers_are_values(change: dict[str, Any]) -> None:
         ("/o", {"carry": "symbol"}, "sequence"),
         ("/o", {"settle": 3.0, "give_up": 2.0}, "settle"),
         ("/o", {"settle": -1.0}, "settle"),
+        ("/o", {"not_found": [-1, 0]}, "not both"),
+        ("/o", {"success_codes": [-2011, 0]}, "not both"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(path: str, options: dict[str, Any], says: str) -> None:

@@ -337,6 +337,9 @@ def test_a_byte_order_mark_is_no_part_of_the_file(directory: Path) -> None:
         ("orders.journal", "{not json", "{not json"),
         ("orders.journal", '{"a": 1}', '{"a": 1}'),
         ("orders.journal", '{"env": "ELSEWHERE"}', "found"),
+        ("orders.journal", '{env = "ELSEWHERE"}', "found"),  # as in a file
+        ("orders.journal", '{ env="ELSEWHERE" }', "found"),
+        ("orders.journal", "{env = ELSEWHERE}", "{env = ELSEWHERE}"),  # neither JSON nor TOML: a name like any other
     ],
 )
 def test_a_variable_is_read_by_the_type_of_its_key(key: str, text: str, value: Any) -> None:

@@ -214,6 +214,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"shared": {"tokens": True, "url": "redis://h"}}, ("shared.tokens", "needs shared.token_key")),
     ({"shared": {"tokens": True, "token_key": KEY}}, ("shared.tokens", "needs shared.url")),
     ({"success_codes": [0, -1], "circuit": {"codes": [-1]}}, ("circuit.codes", "contradicts success_codes")),
+    ({"success_codes": [-9], "orders": {"not_found": [-9]}}, ("orders.not_found", "contradicts success_codes (arg")),
+    # Two of which one is a default, for once: an order that was found would be sent again.
+    ({"orders": {"not_found": [-9, 0]}}, ("orders.not_found (argument)", "contradicts success_codes (default)")),
+    ({"orders": {"add_client_id": True}}, ("orders.add_client_id (argument) needs orders.paths or",)),
     (
         {"success_codes": [0, 1], "codes": {1: {"recovery": "retry"}}},
         ("codes.1.recovery (argument) contradicts success_codes",),
@@ -243,6 +247,10 @@ FINE: list[dict[str, Any]] = [
     {"circuit": {"reset_max": 1}},
     {"orders": {"give_up": 1}},
     {"orders": {"settle": 99}},
+    {"orders": {"add_client_id": True, "paths": ["/order"]}},
+    {"orders": {"add_client_id": True, "query_path": "/order"}},
+    {"orders": {"add_client_id": False}},
+    {"success_codes": [0, -2011]},  # then what is absent by default is not
     {"token": {"url": A, "source": None}},
     {"token": {"source": "m:f", "origins": [A]}},
     {"token": {"source": "m:f"}, "origins": [A]},
@@ -326,7 +334,7 @@ def test_settings_are_a_mapping(mapping: Any) -> None:
     [
         (
             {"RESILIENT_ADAPTER_RETRY__MAX_ATTEMPTS": "5"},
-            "the nearest known is RESILIENT_ADAPTER__RETRY__MAX_ATTEMPTS ",
+            "the nearest known is RESILIENT_ADAPTER__RETRY__MAX_ATTEMPTS (retry.max_attempts; two underscores ",
         ),
         ({"RESILIENT_ADAPTER_RETRY_MAX_ATTEMPTS": "5"}, "the nearest known is RESILIENT_ADAPTER__RETRY__MAX_ATTEMPTS "),
         ({"RESILIENT_ADAPTER__RETRY_MAX_ATTEMPTS": "5"}, "known is RESILIENT_ADAPTER__RETRY__MAX_ATTEMPTS "),
@@ -339,7 +347,7 @@ def test_settings_are_a_mapping(mapping: Any) -> None:
         ),
         ({"RESILIENT_ADAPTER___MODE": "off"}, "the nearest known is RESILIENT_ADAPTER__MODE "),
         ({"RESILIENT_ADAPTER__SETTINGS": "x"}, "the nearest known is RESILIENT_ADAPTER_SETTINGS "),
-        ({"RESILIENT_ADAPTER_SETTING": "x"}, "the nearest known is RESILIENT_ADAPTER_SETTINGS "),
+        ({"RESILIENT_ADAPTER_SETTING": "x"}, "the nearest known is RESILIENT_ADAPTER_SETTINGS (the settings file;"),
         ({"RESILIENT_ADAPTER__": "x"}, "unknown key"),
         ({"RESILIENT_ADAPTER_": "x"}, "unknown key"),
         ({"RESILIENT_ADAPTER__MODE__X": "x"}, "the nearest known is RESILIENT_ADAPTER__MODE "),

@@ -44,7 +44,8 @@ class Outcome(NamedTuple):
         code: the envelope's code, or None.
         msg: the envelope's message, or None.
         failure: what went wrong in transport, or None where a response came.
-        info: the table's record that judged it; None for a transport failure.
+        info: the table's record that judged it; None for a transport failure, and for a code that nobody lists under a
+            good status.
         recovery: how it may be put right.
         executed: whether the server may have carried this send out.
         health: what it tells the circuit.
@@ -107,7 +108,9 @@ def classify_response(
         health = Health.NEUTRAL
     else:
         health = _health(info.recovery)
-    return Outcome(status, code, msg, None, info, info.recovery, executed, health, status >= 400, retry_after)
+    # Of a code that nobody lists under a good status nothing is known: "OK" would contradict what it says.
+    told = info if code is None or status >= 400 else None
+    return Outcome(status, code, msg, None, told, info.recovery, executed, health, status >= 400, retry_after)
 
 
 def _good(rules: Rules, status: int, code: int) -> Outcome:

@@ -32,8 +32,10 @@ class Resilience(NamedTuple):
 
     Attributes:
         attempts: every send, first to last; empty where nothing was sent (a local answer, a refusal).
-        code: the envelope's code of what was delivered: a success code on success, None where the body had none.
-        info: the table's record of that code, or of the HTTP status; None for a transport failure.
+        code: the envelope's code of what was delivered: 0 on success, whichever success code it was; None where the
+            body had none.
+        info: the table's record of that code, or of the HTTP status; None for a transport failure, and for a code that
+            nobody lists under a good status.
         elapsed: seconds from the call's beginning to its delivery, waits included.
         outcome_unknown: True where the request may have been executed and nobody can say.
     """

@@ -388,8 +388,7 @@ class Submission:
             self._close_books()
         finally:
             # A stream is its caller's: the others could not read it, too.
-            shared = self._response is not None and self._response._content_consumed  # type: ignore[attr-defined]
-            response = self._response if shared else None
+            response = self._response if getattr(self._response, "_content_consumed", False) else None
             self._orders.land(self._order.key, flight, verdict, response, self._client_id)
 
     # --- before anything is sent

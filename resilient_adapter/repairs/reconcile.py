@@ -96,14 +96,17 @@ class OrderReconciler:
             raise ValueError("carry is a sequence of names, not one string")
         if not 0 <= settle <= give_up:
             raise ValueError("settle is at least 0, and give_up at least settle")
+        not_found, success_codes = tuple(not_found), tuple(success_codes)
+        if both := set(not_found) & set(success_codes):
+            raise ValueError(f"a code says that there is an order or that there is none, not both: {sorted(both)}")
         self.query_path = query_path
         self.client_id = client_id
         self.query_param = query_param
         self.carry = tuple(carry)
-        self.not_found = tuple(not_found)
+        self.not_found = not_found
         self.settle = settle
         self.give_up = give_up
-        self.success_codes = tuple(success_codes)
+        self.success_codes = success_codes
 
     def _value(self) -> tuple[object, ...]:
         return (
@@ -226,7 +229,7 @@ def reconciler_from_settings(settings: Settings) -> OrderReconciler | None:
         client_id=orders.client_id,
         query_param=orders.query_param,
         carry=orders.carry,
-        not_found=orders.not_found,
+        not_found=[code for code in orders.not_found if code not in settings.success_codes],
         settle=min(orders.settle, orders.give_up),
         give_up=orders.give_up,
         success_codes=settings.success_codes,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..core.model import Executed, Recovery
 from ..errors import SettingsError
-from .kinds import Given, Tree
+from .kinds import DEFAULT, Given, Tree
 from .values import leaves, merge
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _problems(settings: Settings, tree: Tree) -> Iterator[str]:
         less, more = _given(tree, low), _given(tree, high)
         if less and more and less.value > more.value:
             yield _contradiction(less, more, f"{less.value:g} is more than {more.value:g}")
-    for problems in (_token, _signing, _shared, _codes):
+    for problems in (_token, _signing, _orders, _shared, _codes):
         yield from problems(settings, tree)
 
 
@@ -80,6 +80,18 @@ def _signing(settings: Settings, tree: Tree) -> Iterator[str]:
         yield _need(secret, "signing.api_key")
     if key and not settings.origins:
         yield _need(key, "origins: requests to known origins only are signed")
+
+
+def _orders(settings: Settings, tree: Tree) -> Iterator[str]:
+    absent, success = _given(tree, "orders.not_found"), _given(tree, "success_codes")
+    both = set(absent.value) & set(settings.success_codes) if absent else set()
+    if absent and both:
+        # Whichever of the two is a default: an order that was found would be sent once more.
+        why = "a code says that there is an order or that there is none"
+        yield _contradiction(absent, success or Given("success_codes", None, DEFAULT), why)
+    adds = _given(tree, "orders.add_client_id")
+    if adds and adds.value and not (settings.orders.paths or settings.orders.query_path):
+        yield _need(adds, "orders.paths or orders.query_path: what else an order is, its client id shows")
 
 
 def _shared(settings: Settings, tree: Tree) -> Iterator[str]:

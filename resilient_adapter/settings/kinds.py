@@ -18,7 +18,7 @@ from ..core.frozen import Frozen
 from ..core.origin import normalize_origin, origin_of
 from ..core.rates import parse_rate
 from ..errors import SettingsError
-from .values import HIDDEN, CredentialUrl, FrozenDict, Secret, SecretDict, leaves, merge, shown
+from .values import HIDDEN, CredentialUrl, FrozenDict, Secret, SecretDict, leaves, merge, parse_toml, shown
 
 Tree = Any
 """A :class:`Given`, or a dict of trees."""
@@ -307,7 +307,10 @@ class Text(Kind):
     def from_text(self, text: str) -> Any:
         if not text.startswith("{"):
             return text
-        table = json.loads(text)
+        try:
+            table = json.loads(text)
+        except ValueError:
+            table = parse_toml(f"it = {text}")["it"]  # as it stands in a file
         return table if names_a_place(table) else text
 
     def read(self, value: Any, at: Place) -> Tree:
@@ -402,7 +405,7 @@ class OneOrMore(ListOf):
         return super().read(value, at) if is_list(value) else self.item.read(value, at)
 
     def from_text(self, text: str) -> Any:
-        return json.loads(text) if text.lstrip()[:1] == "[" else text
+        return json.loads(text) if text.lstrip()[:1] == "[" else self.item.from_text(text)
 
 
 # ------------------------------------------------------------------------------------------------------ tables

@@ -52,11 +52,11 @@ def nearest_key(path: Path) -> str:
     return dotted((*parents, _likest(name, group.keys)))
 
 
-def nearest_variable(name: str) -> str:
-    """Return the name of the known environment variable that is nearest to an unknown one."""
+def nearest_variable(name: str) -> tuple[str, str]:
+    """Return the name of the known environment variable that is nearest to an unknown one, and what it gives."""
     # Underscores are what is got wrong: without them the right one is found though every one is missing or doubled.
-    spellings = {variable(path).replace("_", ""): variable(path) for path in known_keys()}
-    spellings[FILE_VARIABLE.replace("_", "")] = FILE_VARIABLE
+    spellings = {variable(path).replace("_", ""): (variable(path), dotted(path)) for path in known_keys()}
+    spellings[FILE_VARIABLE.replace("_", "")] = FILE_VARIABLE, "the settings file"
     return spellings[_likest(name.upper().replace("_", ""), spellings)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import SettingsError
 from .kinds import Kind, Place, Row, Source, Tree
 from .schema import ROOT, Settings
-from .values import merge
+from .values import merge, parse_toml
 
 PREFIX = "RESILIENT_ADAPTER"
 FILE_VARIABLE = f"{PREFIX}_SETTINGS"
@@ -103,9 +102,10 @@ def _environment_tree(variables: Mapping[str, tuple[str, str]], environ: Mapping
         if kind is None:
             from .names import nearest_variable
 
+            nearest, what = nearest_variable(name)
             raise SettingsError(
-                f"environment variable {name}: unknown key; the nearest known is {nearest_variable(name)}"
-                " (two underscores between levels)"
+                f"environment variable {name}: unknown key; the nearest known is {nearest} "
+                f"({what}; two underscores between levels)"
             )
         place = Place(Source(f"environment variable {name}", Path(), environ))
         value = kind.parse(text, place._replace(path=path))
@@ -176,12 +176,8 @@ def _read_file(path: Path, named: str | None, environ: Mapping[str, str]) -> Tre
 
 
 def _toml(text: str, path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:  # Python 3.10
-        import tomli as tomllib
     try:
-        return tomllib.loads(text)
+        return parse_toml(text)
     except (ValueError, RecursionError) as error:
         problem = str(error)
     raise SettingsError(f"settings file {path} is not valid TOML: {problem}")
