@@ -127,16 +127,18 @@ class TestFailingInPart:
             (1000, 0, {}, 5),  # as pybreaker has it, however many calls there were
             (1000, 1, {}, 5),
             (1000, 20, {}, 5),
-            (19, 6, {}, 5),  # too few calls to know a rate from
-            (20, 1, {}, 5),
-            (20, 3, {}, 6),
-            (20, 6, {}, 9),
+            (20, 9, {}, 5),
+            (99, 45, {}, 5),  # too few calls to know a rate from
+            (100, 5, {}, 5),
+            (100, 15, {}, 7),
+            (100, 30, {}, 10),
             (300, 90, {}, 11),
             (10_000, 3_000, {}, 14),
             (300, 135, {}, 16),
-            (20, 6, {"fail_max": 8}, 9),
-            (20, 6, {"fail_max": 12}, 12),  # never fewer than fail_max
-            (20, 6, {"min_calls": 21}, 5),
+            (100, 30, {"fail_max": 8}, 10),
+            (100, 30, {"fail_max": 12}, 12),  # never fewer than fail_max
+            (100, 30, {"min_calls": 21}, 5),
+            (20, 6, {"min_calls": 4}, 9),
             (300, 135, {"failure_rate": 0.3}, 11),  # a rate beyond failure_rate is taken for that
         ],
     )
@@ -185,7 +187,7 @@ class TestFailingInPart:
         call(circuit, S)
         assert row_that_opens(circuit) == 5
 
-    @given(st.integers(20, 3000), st.floats(0.0, 0.49), st.integers(1, 8))
+    @given(st.integers(100, 3000), st.floats(0.0, 0.49), st.integers(1, 8))
     @limits(max_examples=30)
     def test_the_longer_row_is_the_shortest_that_chance_does_not_explain(
         self, calls: int, rate: float, fail_max: int

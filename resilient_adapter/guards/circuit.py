@@ -36,6 +36,9 @@ PROBE_POLL = 0.1
 # chance refuses some seconds' calls, so a thousandth costs well below 1 % of the calls; and it lengthens a row by no
 # more than it has to: by three failures for each factor of a thousand at a rate of 0.1, by ten at 0.5.
 _BY_CHANCE = 1e-3
+# Of a server that fails in part more is to be known than that it may have failed: below so many times min_calls,
+# fail_max failures in a row open its circuit whatever was before.
+_KNOWN = 5
 
 # Share of the wait that may come on top, so that a fleet's probes do not align. They add up from probe to probe. More
 # would only keep callers out for longer: a probe is a call that would have gone anyhow, so that even of 200 processes
@@ -97,7 +100,7 @@ class Circuit:
     of 200 calls per second that fail with a chance of 0.3, five in a row fail every few seconds. Of n calls that fail
     with the chance p, at most ``n * p**r`` rows of r failures or more are to be expected (Feller, *An Introduction to
     Probability Theory and Its Applications*, vol. 1, XIII.7). Where that is a thousandth or more, the row goes on.
-    n and p are those of the latest ``min_calls`` calls or more in the window before the row; with fewer, or without a
+    n and p are those of the latest ``5 * min_calls`` calls or more in the window before the row; with fewer, or without a
     failure among them, ``fail_max`` it is. p is taken to be at most ``failure_rate``: what fails more often than that
     is to open. So 9 failures in a row are needed after 20 calls of which 6 failed, 11 after 300 of which 90 failed.
 
@@ -296,7 +299,7 @@ class Circuit:
             # The row's last failure is not counted yet, and those that left the window are not counted any more.
             failures = max(self._failures.total(buckets) - (row - 1), 0)
             calls = failures + self._successes.total(buckets)
-            if calls >= settings.min_calls:
+            if calls >= _KNOWN * settings.min_calls:
                 return calls * min(failures / calls, settings.failure_rate) ** row >= _BY_CHANCE
             if buckets > _BUCKETS:
                 return False
