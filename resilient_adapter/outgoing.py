@@ -164,7 +164,7 @@ class Outgoing:
         if signed is None:
             return _INF
         server_clock = self._origin.server_clock
-        # Not the server clock's own now_ms(): it tells the time late on purpose.
+        # Not the server clock's own now_ms(): that is late by what the clocks may have drifted apart.
         ahead = 0.0 if server_clock is None else server_clock.offset or 0.0
         return signed.expires_at - (self._clock.time() + ahead)
 

@@ -102,7 +102,7 @@ class Circuit:
     Probability Theory and Its Applications*, vol. 1, XIII.7). Where that is a thousandth or more, the row goes on.
     n and p are those of the latest ``5 * min_calls`` calls or more in the window before the row; with fewer, or without a
     failure among them, ``fail_max`` it is. p is taken to be at most ``failure_rate``: what fails more often than that
-    is to open. So 9 failures in a row are needed after 20 calls of which 6 failed, 11 after 300 of which 90 failed.
+    is to open. So 10 failures in a row are needed after 100 calls of which 30 failed, 11 after 300 of which 90 failed.
 
     Arguments:
         name: what it guards, for events.

@@ -25,6 +25,9 @@ _DRIFT = 50e-6
 # The server's own clock is read in whole milliseconds.
 _RESOLUTION = 0.001
 
+# Share of the receive window, as one over it, within which an answer is as good as any other.
+_CLOSE = 100
+
 # 10**14 ms is the year 5138, and beyond it only finer units are plausible.
 _MILLISECONDS_BELOW = 10**14
 
@@ -34,8 +37,11 @@ class _Sample(NamedTuple):
     half: float  # half the round trip, in seconds: the error is at most this
     at: float  # when it was received, monotonic
 
+    def drift(self, now: float) -> float:
+        return _DRIFT * max(0.0, now - self.at)
+
     def uncertainty(self, now: float) -> float:
-        return self.half + _DRIFT * max(0.0, now - self.at)
+        return self.half + self.drift(now)
 
 
 def _sample(server_ms: int, sent_at: float, received_at: float) -> _Sample:
@@ -58,9 +64,9 @@ class ServerClock:
     """The server's time, as far as it is known; safe to use from many threads.
 
     Until the first sample it tells the wall time. From then on it rides the monotonic clock, so that a step of the
-    operating system's clock cannot move it. It aims late rather than early, because a timestamp in the server's future
-    is refused sooner than an old one: what is uncertain (half the best round trip, growing with its age) is subtracted,
-    up to a quarter of the receive window.
+    operating system's clock cannot move it. It is wrong by at most half the best round trip, and by what the clocks have
+    drifted apart since, which is subtracted: a timestamp in the server's future is refused sooner than an old one. Half
+    a round trip early is not in the future by the time that it arrives: it was on its way for as long.
 
     A machine that was suspended may find its monotonic clock, and so this one, behind: that costs one -1021.
 
@@ -68,7 +74,8 @@ class ServerClock:
         clock: the clock that everything goes by.
         fetch: asks the server once and returns its time in milliseconds; anything it raises is a failed sample.
         recv_window: the receive window of the requests that are signed by this clock, in milliseconds.
-        samples: exchanges that a sync takes. The first often pays for the connection; more than one is worthwhile.
+        samples: exchanges that a sync takes at most. The first often pays for the connection; more than one is
+            worthwhile, unless it was answered within a hundredth of the receive window.
         interval: seconds after which an estimate should be renewed (see ``due``).
         backoff: seconds for which no sync is tried after one that failed.
     """
@@ -86,6 +93,7 @@ class ServerClock:
         self._clock = clock
         self._fetch = fetch
         self._max_margin = recv_window / 4000
+        self._close_enough = recv_window / 1000 / _CLOSE / 2
         self._samples = samples
         self._interval = interval
         self._backoff = backoff
@@ -98,12 +106,12 @@ class ServerClock:
         self._flight: _Flight | None = None
 
     def now_ms(self) -> int:
-        """Return the server's time in milliseconds since the epoch: slightly late, never knowingly early."""
+        """Return the server's time in milliseconds since the epoch."""
         best = self._best
         if best is None:
             return int(self._clock.time() * 1000)
         now = self._clock.monotonic()
-        return int((now + best.lead - min(best.uncertainty(now), self._max_margin)) * 1000)
+        return int((now + best.lead - min(best.drift(now), self._max_margin)) * 1000)
 
     @property
     def offset(self) -> float | None:
@@ -206,7 +214,9 @@ class ServerClock:
                     break
                 received_at = self._clock.monotonic()
                 taken.append(_sample(server_ms, sent_at, received_at))
-                if len(taken) >= self._samples or (timeout is not None and received_at - started >= timeout):
+                if len(taken) >= self._samples or taken[-1].half <= self._close_enough:
+                    break
+                if timeout is not None and received_at - started >= timeout:
                     break
                 sent_at = self._clock.monotonic()
             flight.succeeded = bool(taken)
