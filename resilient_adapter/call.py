@@ -224,9 +224,10 @@ class Call:
                 self.origin.budget.first_send()
             self._counted += 1
             try:
-                story.response = self.sender.transmit(
-                    request, stream=self.stream, timeout=timeout, options=self.options
-                )
+                with transport.unlogged:
+                    story.response = self.sender.transmit(
+                        request, stream=self.stream, timeout=timeout, options=self.options
+                    )
                 self.admission.answered(story.response)
                 outcome = self._read(story.response)
             except Exception as error:

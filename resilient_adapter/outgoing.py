@@ -212,6 +212,8 @@ class Outgoing:
             if signed and response.url == sent.url:
                 response.url = self.base.url or ""
                 transport.conceal_raw_url(response, sent.path_url, self.base.path_url)
+            if signed and response.is_redirect:
+                transport.conceal_location(response, sent.path_url, self.base.path_url)
         if error is not None:
             if isinstance(error, requests.RequestException) and error.request is sent:
                 error.request = request
@@ -269,7 +271,8 @@ class Outgoing:
         if left <= 0:
             raise requests.Timeout("the call's deadline has passed")
         timeout = tuple(left if part is None else min(part, left) for part in origin.timeout)
-        response = sender.transmit(request, stream=False, timeout=timeout, options=self._options)
+        with transport.unlogged:
+            response = sender.transmit(request, stream=False, timeout=timeout, options=self._options)
         return parse_server_time(
             transport.read_body(response, clock=self._clock, deadline=deadline), signing.time_field
         )

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import logging
 import ssl
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote, unquote_plus
 
 import requests
 import urllib3
@@ -135,14 +138,71 @@ def conceal_url(error: BaseException, sent: str, shown: str) -> None:
         seen.append(one)
         todo += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
         one.args = tuple(arg.replace(sent, shown) if isinstance(arg, str) else arg for arg in one.args)
-        if isinstance(getattr(one, "url", None), str):
-            one.url = one.url.replace(sent, shown)  # type: ignore[attr-defined]
+        for name, value in list(vars(one).items()):
+            if isinstance(value, str) and sent in value:  # urllib3 keeps its message beside the arguments, and the URL
+                setattr(one, name, value.replace(sent, shown))
 
 
 def conceal_raw_url(response: requests.Response, sent: str, shown: str) -> None:
     """Put the caller's own URL in what ``response.raw.geturl()`` tells, in place of the one that was signed."""
     if getattr(response.raw, "_request_url", None) == sent:
         response.raw._request_url = shown
+
+
+def conceal_location(response: requests.Response, sent: str, shown: str) -> None:
+    """Take what signing added out of where a redirect leads to: ``https://$host$request_uri`` repeats all of it.
+
+    Args:
+        response: a redirect.
+        sent: the path and query that were sent.
+        shown: the caller's own.
+    """
+    location = response.headers["Location"]
+    ours = {unquote_plus(part) for part in _query(shown)}  # signing may have written them in another way
+    added = [part for part in _query(sent) if unquote_plus(part) not in ours]
+    if not any(part in location or quote(part, safe="") in location for part in added):
+        return
+    path, mark, query = location.replace(quote(sent, safe=""), quote(shown, safe="")).partition("?")
+    query, hash_mark, fragment = query.partition("#")
+    query = "&".join(part for part in query.split("&") if part not in added)
+    location = path + (mark if query else "") + query + hash_mark + fragment
+    response.headers["Location"] = location
+    headers = getattr(response.raw, "headers", None)
+    if headers is not None and "Location" in headers:
+        headers["Location"] = location
+
+
+def _query(path_url: str) -> list[str]:
+    return path_url.partition("?")[2].split("&")
+
+
+# --- what urllib3 logs ---------------------------------------------------------------------------------------------
+
+
+class _Unlogged(threading.local):
+    """``with unlogged:`` what this thread sends is logged by urllib3 without its query.
+
+    Queries hold signatures, keys and listen keys, and at level DEBUG urllib3 logs each request line.
+    """
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.depth and isinstance(record.args, tuple):
+            record.args = tuple(
+                f"{arg.partition('?')[0]}?…" if isinstance(arg, str) and "?" in arg else arg for arg in record.args
+            )
+        return True
+
+
+unlogged = _Unlogged()
+logging.getLogger("urllib3.connectionpool").addFilter(unlogged.filter)
 
 
 # --- making a response ---------------------------------------------------------------------------------------------
@@ -449,6 +509,13 @@ def discard(response: requests.Response, *, clock: Clock) -> None:
         if response._content is False and _readable(raw):  # type: ignore[comparison-overlap]
             left = raw.length_remaining
             deadline = clock.monotonic() + _DRAIN_SECONDS
+            drained = 0
+            while raw.chunked and drained <= _DRAIN:
+                _within(raw, clock, deadline)
+                piece = raw.read1(_DRAIN, decode_content=False)
+                if not piece:
+                    break
+                drained += len(piece)
             while left is not None and left <= _DRAIN:
                 _within(raw, clock, deadline)
                 # An empty body has to be read too: it is then that its connection goes back.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from typing import Any
+from urllib.parse import quote, unquote_plus
 
 import pytest
 import requests
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
 import resilient_adapter as ra
-from resilient_adapter.testing import Fault, Gateway
+from resilient_adapter.testing import Answer, Fault, Gateway, Request
 
 TOKEN = "tok3n-s3cret"
 API_KEY = "apikey-s3cret"
@@ -67,7 +68,7 @@ def texts(end: Any) -> list[str]:
         return [*shown, repr(end.request.body), repr(end.raw), str(end.raw.geturl())]
     shown = traceback.format_exception(end)
     for one in chain(end):
-        shown += [str(one), repr(one), str(one.args), str(getattr(one, "url", ""))]
+        shown += [str(one), repr(one), str(one.args), *map(str, vars(one).values())]
         request = getattr(one, "request", None)
         if isinstance(request, requests.PreparedRequest):
             shown += [str(request.url), repr(dict(request.headers)), repr(request.body)]
@@ -81,7 +82,7 @@ def texts(end: Any) -> list[str]:
 @pytest.mark.parametrize("name", FAULTS)
 def test_in_every_kind_of_trouble(gateway: Gateway, caplog: pytest.LogCaptureFixture, name: str, on_error: str) -> None:
     """A signed request with a token fails in every way there is, and nothing shows what the adapter added to it."""
-    caplog.set_level(logging.DEBUG, "resilient_adapter")
+    caplog.set_level(logging.DEBUG)
     url, options = gateway.url, {}
     if name == "refused":
         url = f"http://127.0.0.1:{closed_port()}"
@@ -131,7 +132,7 @@ def test_in_every_kind_of_trouble(gateway: Gateway, caplog: pytest.LogCaptureFix
 
 def test_refusals(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     """What is refused without a send names neither the query nor anything secret."""
-    caplog.set_level(logging.DEBUG, "resilient_adapter")
+    caplog.set_level(logging.DEBUG)
     events: list[ra.Event] = []
     session = connect(
         {"origins": [gateway.url], "circuit": {"fail_max": 1}, "retry": {"max_attempts": 1}},
@@ -146,9 +147,62 @@ def test_refusals(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
         assert secret not in shown
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(
+    "lead", [
+        "{origin}{target}",
+        "{origin}/y?{query}#here",
+        "{origin}/y?next={quoted}",
+        "{origin}/y?before=1&{query}&after=2",
+    ],
+)  # fmt: skip
+def test_a_redirect_that_repeats_what_was_sent(gateway: Gateway, lead: str, elsewhere: bool) -> None:
+    """``301 Location: https://$host$request_uri`` hands what signing added to nobody, and shows it to nobody."""
+    with Gateway() as other:
+        target = other if elsewhere else gateway
+
+        def answer(request: Request) -> Answer:
+            whole = f"{request.path}?{request.query}"
+            location = lead.format(origin=target.url, target=whole, query=request.query, quoted=quote(whole, safe=""))
+            location = location.replace("/x", "/y")
+            return Answer(301, b"", {"Location": location})
+
+        gateway.respond("/x", answer)
+        session = connect({"origins": [gateway.url]}, signer=ra.HmacSigner(API_KEY, SECRET))
+        response = session.get(gateway.url + "/x?symbol=B%20C")
+        (first,), (second,) = gateway.received(path="/x"), target.received(path="/y")
+        assert "symbol=B C" in unquote_plus(unquote_plus(second.query))
+        assert (second.params.get("signature") is None) == elsewhere
+        redirect = response.history[0]
+        shown = [response.url, repr(response.headers), repr(redirect.headers), repr(redirect.raw.headers)]
+        for text in (*shown, second.query if elsewhere else ""):
+            assert "signature" not in text and first.params["timestamp"] not in text
+
+
+def test_a_redirect_of_its_own(gateway: Gateway) -> None:
+    """A Location that repeats nothing of what signing added is left as it is."""
+    for location in ("/y", "/y?timestamp=1&signature=theirs", "https://h.invalid/?a=1&&b#c", ""):
+        gateway.respond("/x", Answer(302, b"", {"Location": location}))
+        session = connect({"origins": [gateway.url]}, signer=ra.HmacSigner(API_KEY, SECRET))
+        response = session.get(gateway.url + "/x?a=1", allow_redirects=False)
+        assert response.headers["Location"] == location
+
+
+def test_what_urllib3_logs(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Its request lines come without a query where the adapter sends, and as ever where plain requests do."""
+    caplog.set_level(logging.DEBUG)
+    connect().get(gateway.url + "/ours?a=s3cret")
+    connect().get(gateway.url + "/ours")
+    connect({"mode": "off"}).get(gateway.url + "/plain?a=b")
+    lines = [record.getMessage().partition(" ")[2] for record in caplog.records if "HTTP/1.1" in record.getMessage()]
+    assert [line.split('"')[1] for line in lines] == [
+        "GET /ours?… HTTP/1.1", "GET /ours HTTP/1.1", "GET /plain?a=b HTTP/1.1",
+    ]  # fmt: skip
+
+
 def test_user_and_password_of_the_url(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     """A user and password in the URL are in no log and no event."""
-    caplog.set_level(logging.DEBUG, "resilient_adapter")
+    caplog.set_level(logging.DEBUG)
     events: list[ra.Event] = []
     session = connect({"retry": {"max_attempts": 2}}, listeners=[events.append])
     gateway.script(Fault.status(502), Fault.status(502))
@@ -188,7 +242,7 @@ def test_any_parameters(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_failing_listener(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     """A listener that raises is logged by name and type alone, and breaks nothing."""
-    caplog.set_level(logging.DEBUG, "resilient_adapter")
+    caplog.set_level(logging.DEBUG)
 
     def broken(event: ra.Event) -> None:
         raise RuntimeError(SECRET)

@@ -22,6 +22,7 @@ import resilient_adapter as ra
 from resilient_adapter.testing import Answer, FakeClock, Fault, Gateway
 
 LIMIT = 64 * 1024
+CHUNKED = {"Transfer-Encoding": "chunked"}
 
 
 def padded(size: int) -> bytes:
@@ -299,6 +300,9 @@ class TestReadAhead:
             (Answer(502, b"x" * (LIMIT + 1), content_type="text/html"), 2),
             (Answer(502, b"", content_type="text/html"), 1),
             (Answer.error(-1001), 1),
+            (Answer(502, b"", CHUNKED, content_type="text/html"), 1),
+            (Answer(502, b"x" * LIMIT, CHUNKED, content_type="text/html"), 1),
+            (Answer(502, b"x" * 5 * LIMIT, CHUNKED, content_type="text/html"), 2),
         ):
             answers = iter([answer, Answer.success()])
             gateway.respond("/x", lambda request, answers=answers: next(answers))

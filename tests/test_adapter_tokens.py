@@ -14,6 +14,7 @@ from adapter_support import RealClock, closed_port, connect, numbers
 from requests.auth import HTTPDigestAuth
 
 import resilient_adapter as ra
+from resilient_adapter.repairs.token_source import UrlTokenSource
 from resilient_adapter.testing import Answer, FakeClock, Fault, Gateway, Request
 
 
@@ -462,7 +463,7 @@ class TestSources:
         self, gateway: Gateway, answer: Answer | None, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A login that fails is a TokenRefreshError that names neither what was sent nor what was received."""
-        caplog.set_level(logging.DEBUG, "resilient_adapter")
+        caplog.set_level(logging.DEBUG)
         if answer is not None:
             gateway.respond("/login", answer)
         base = gateway.url if answer is not None else f"http://127.0.0.1:{closed_port()}"
@@ -484,6 +485,31 @@ class TestSources:
             cause = cause.__cause__ or cause.__context__
         assert "s3cret" not in "\n".join(shown)
         assert tokens(gateway, path="/x") == [None]
+
+    @pytest.mark.parametrize("fault", [Fault.delay(3.0), Fault.drip(0.05, chunk=1)], ids=["silent", "dripping"])
+    def test_logins_that_take_too_long(self, guarded: Gateway, fault: Fault) -> None:
+        """A login ends with the deadline of the call that it is made for; the next call may log in at once."""
+        guarded.script(fault, path="/login")
+        clock = RealClock()
+        settings = {"deadline": 0.4, "read_timeout": 0.3 if fault.label.startswith("drip") else 30.0}
+        session = connect({**settings, "token": {"url": guarded.url + "/login"}}, clock=clock)
+        begun = clock.monotonic()
+        with pytest.raises(ra.DeadlineExceededError):
+            session.get(guarded.url + "/x")
+        assert clock.monotonic() - begun < 2.0
+        assert numbers(guarded, path="/x") == 0
+        assert session.get(guarded.url + "/x").json()["code"] == 0
+        assert numbers(guarded, path="/login") == 2
+
+    def test_no_time_left_for_a_login(self, guarded: Gateway, clock: FakeClock) -> None:
+        """A call whose time is over does not begin one."""
+        source = UrlTokenSource(
+            guarded.url + "/login", method="POST", body={}, field="data.token", success_codes=frozenset({0}),
+            timeout=(1.0, 1.0),
+        )  # fmt: skip
+        with pytest.raises(ra.TokenRefreshError, match="no time left"):
+            source.log_in(clock, clock.monotonic())
+        assert numbers(guarded) == 0 and source()
 
     def test_no_origin(self) -> None:
         """A token source with no origin known is a SettingsError."""

@@ -100,8 +100,8 @@ class Circuit:
     of 200 calls per second that fail with a chance of 0.3, five in a row fail every few seconds. Of n calls that fail
     with the chance p, at most ``n * p**r`` rows of r failures or more are to be expected (Feller, *An Introduction to
     Probability Theory and Its Applications*, vol. 1, XIII.7). Where that is a thousandth or more, the row goes on.
-    n and p are those of the latest ``5 * min_calls`` calls or more in the window before the row; with fewer, or without a
-    failure among them, ``fail_max`` it is. p is taken to be at most ``failure_rate``: what fails more often than that
+    n and p are those of the latest ``5 * min_calls`` calls or more in the window before the row; with fewer, or without
+    a failure among them, ``fail_max`` it is. p is taken to be at most ``failure_rate``: what fails more often than that
     is to open. So 10 failures in a row are needed after 100 calls of which 30 failed, 11 after 300 of which 90 failed.
 
     Arguments:

@@ -64,9 +64,9 @@ class ServerClock:
     """The server's time, as far as it is known; safe to use from many threads.
 
     Until the first sample it tells the wall time. From then on it rides the monotonic clock, so that a step of the
-    operating system's clock cannot move it. It is wrong by at most half the best round trip, and by what the clocks have
-    drifted apart since, which is subtracted: a timestamp in the server's future is refused sooner than an old one. Half
-    a round trip early is not in the future by the time that it arrives: it was on its way for as long.
+    operating system's clock cannot move it. It is wrong by at most half the best round trip, and by what the clocks
+    have drifted apart since, which is subtracted: a timestamp in the server's future is refused sooner than an old one.
+    Half a round trip early is not in the future by the time that it arrives: it was on its way for as long.
 
     A machine that was suspended may find its monotonic clock, and so this one, behind: that costs one -1021.
 

@@ -8,14 +8,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from requests import PreparedRequest
 
 from ..clock import Clock
 from ..core.backoff import backoff
 from ..core.frozen import Frozen
-from ..errors import without_frames
+from ..errors import TokenRefreshError, without_frames
 
 if TYPE_CHECKING:
     from .shared_token import SharedToken
@@ -68,6 +68,26 @@ def jwt_expiry(value: str) -> float | None:
         return float(expiry)
     except OverflowError:
         return None
+
+
+class CutOffError(TokenRefreshError):
+    """A login that took longer than the call that it was made for has time: no sign that the next one will."""
+
+
+class TimedSource(Protocol):
+    """A token source that can be told until when the call that asks it has time."""
+
+    def log_in(self, clock: Clock, deadline: float) -> str | Token:
+        """Return a token.
+
+        Args:
+            clock: the clock that the deadline is on.
+            deadline: monotonic instant until which the call has time; infinity without one.
+
+        Raises:
+            CutOffError: it took until then.
+        """
+        ...
 
 
 class Refreshed(str, Enum):
@@ -190,7 +210,7 @@ class TokenKeeper:
         thread while the others go on with it. A failure stops nothing: the server is asked with what there is.
 
         Args:
-            deadline: monotonic instant until which another thread's refresh is waited for.
+            deadline: monotonic instant until which a refresh, another thread's too, is waited for.
 
         Returns None where there was nothing to do.
         """
@@ -207,7 +227,8 @@ class TokenKeeper:
 
         Args:
             refused: the token's value that the server would not take (or that is due), None for none.
-            deadline: monotonic instant until which another thread's refresh is waited for.
+            deadline: monotonic instant until which a refresh, another thread's too, is waited for. (A source that is a
+                function of the user's takes what time it takes.)
             expired: False where the token is merely due: it is not stale yet.
         """
         waited = False
@@ -245,7 +266,7 @@ class TokenKeeper:
         def ask() -> Token:
             nonlocal asked
             asked = True
-            return self._ask(refused)
+            return self._ask(refused, deadline)
 
         try:
             fresh = ask() if self._share is None else self._fetch(self._share, refused, ask, deadline)
@@ -280,8 +301,9 @@ class TokenKeeper:
         """Return whether another process's token is neither one that was refused nor past its end."""
         return token.value not in self._stale and (token.expires_at is None or self._clock.time() < token.expires_at)
 
-    def _ask(self, refused: str | None) -> Token:
-        answer = self._source()
+    def _ask(self, refused: str | None, deadline: float) -> Token:
+        timed: TimedSource | None = self._source if hasattr(self._source, "log_in") else None
+        answer = self._source() if timed is None else timed.log_in(self._clock, deadline)
         fresh = answer if isinstance(answer, Token) else Token(answer)
         if fresh.value == refused or fresh.value in self._stale:
             raise ValueError("the token source returned a token that had been refused")
@@ -304,11 +326,13 @@ class TokenKeeper:
             self._due = fresh.expires_at - min(self._refresh_ahead, (fresh.expires_at - now) / 2)
 
     def _failed(self, error: BaseException) -> None:
+        self.last_error = without_frames(error)
+        if isinstance(error, CutOffError):
+            return  # whoever waits with more time left may try at once
         base, factor, jitter, max_wait = self._wait
         pause = backoff(self._failures, base=base, factor=factor, jitter=jitter, max_wait=max_wait, u=self._random())
         self._failures += 1
         self._held_back_until = self._clock.monotonic() + pause
-        self.last_error = without_frames(error)
 
     def _remember_stale(self, value: str) -> None:
         self._stale[value] = None

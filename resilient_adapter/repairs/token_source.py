@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
+from .. import transport
+from ..clock import SYSTEM_CLOCK, Clock
 from ..core.envelope import read_envelope
 from ..errors import SettingsError, TokenRefreshError
-from .token import Token
+from .token import CutOffError, Token
 
 if TYPE_CHECKING:
     from ..settings.schema import Settings
@@ -81,26 +84,43 @@ class UrlTokenSource:
         self._timeout = timeout
 
     def __call__(self) -> str:
+        """Log in and return the token, as :meth:`log_in` does, without a deadline."""
+        return self.log_in(SYSTEM_CLOCK, math.inf)
+
+    def log_in(self, clock: Clock, deadline: float) -> str:
         """Log in and return the token.
+
+        Args:
+            clock: the clock that the deadline is on.
+            deadline: monotonic instant at which the call that needs the token ends; infinity without one.
 
         Raises:
             TokenRefreshError: no answer came, it was an error, or it held no token. Shows nothing of what was sent or
-                received.
+                received. A :class:`CutOffError` where the deadline ended it.
         """
+        left = deadline - clock.monotonic()
+        if left <= 0:
+            raise CutOffError("there was no time left to log in")
+        timeout: Any = self._timeout
+        if left < math.inf:
+            timeout = tuple(left if part is None else min(part, left) for part in self._timeout)
         # A session for what the environment says (proxies, certificates, .netrc), but not to send through: under
         # install() its adapters are ours.
         session = requests.Session()
         request = session.prepare_request(requests.Request(self._method, self._url, json=self._body or None))
-        options: Any = session.merge_environment_settings(self._url, {}, False, None, None)
-        transport = HTTPAdapter()
+        options: Any = session.merge_environment_settings(self._url, {}, True, None, None)
+        own = HTTPAdapter()
         failure = ""
         try:
-            response = transport.send(request, timeout=self._timeout, **options)  # type: ignore[arg-type]
-            content = response.content
+            with transport.unlogged:
+                response = own.send(request, timeout=timeout, **options)
+            content = transport.read_body(response, clock=clock, deadline=deadline)
         except requests.RequestException as error:
             failure = type(error).__name__
         finally:
-            transport.close()
+            own.close()
+        if failure and clock.monotonic() >= deadline:
+            raise CutOffError(f"the login got no answer within the call's deadline: {failure}")
         if failure:
             # Not chained: its text names the whole URL, and its request holds the password.
             raise TokenRefreshError(f"the login got no answer: {failure}")
