@@ -220,23 +220,23 @@ class ResilientAdapter(HTTPAdapter):
 
         Building a pool's key anew for every request costs 22 µs. Only default TLS without a proxy is remembered.
         """
-        if verify is not True or cert is not None or proxies or not self._usual_pools:
+        url = request.url or ""
+        end = url.find("/", 8)
+        # A URL without a path is not one of a session's making.
+        if end < 0 or verify is not True or cert is not None or proxies or not self._usual_pools:
             return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         if self._pools_of is not self.poolmanager:
             # init_poolmanager was called again, with other options perhaps.
             self._pools, self._pools_of = {}, self.poolmanager
-        url = request.url or ""
-        end = url.find("/", 8)
         key = url[:end]
         pool = self._pools.get(key)
         # A pool that was closed has lost its queue.
         if pool is None or pool.pool is None:
             pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
-            if end > 0:
-                # The manager keeps as many; what is remembered beyond them would keep their connections open.
-                if len(self._pools) >= self._pool_connections:  # type: ignore[attr-defined]
-                    self._pools.clear()
-                self._pools[key] = pool
+            # The manager keeps as many; what is remembered beyond them would keep their connections open.
+            if len(self._pools) >= self._pool_connections:  # type: ignore[attr-defined]
+                self._pools.clear()
+            self._pools[key] = pool
         return pool
 
     def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:

@@ -277,7 +277,8 @@ class Call:
             own=self.equipment.own,
         )
         story.error = error
-        if not self.stream:
+        if not self.stream and story.response is not None:
+            story.response.close()  # else its place in a bounded pool would be lost
             story.response = None
         return outcome
 

@@ -188,7 +188,12 @@ class Story:
         try:
             if raises and unknown:
                 raise self._typed(outcome, None, unknown, report) from error
-            raise error
+            context = error.__context__
+            try:
+                raise error
+            finally:
+                # What led to it, and not what the caller may be handling as it makes this call.
+                error.__context__ = context
         finally:
             error = None  # the traceback holds this frame
 

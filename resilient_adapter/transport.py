@@ -34,6 +34,7 @@ _PIECE = 256 * 1024
 #: Longest body whose length is believed before it has come.
 _ROOM = 64 * 1024 * 1024
 _PIECE_OF_UNKNOWN = 64 * 1024
+_PIECE_OF_DECODED = 10 * 1024  # requests' own
 _ENDLESS = float("inf")
 _CUT_OFF = "the call's deadline ended while the response's body was being read"
 
@@ -264,7 +265,7 @@ def read_body(response: requests.Response, *, clock: Clock, deadline: float = _E
     try:
         content = _read_all(raw, clock, deadline)
     except (ux.ProtocolError, ux.DecodeError, ux.ReadTimeoutError, ux.SSLError) as error:
-        raise _as_requests(error) from error
+        raise _as_requests(error)  # noqa: B904 - as requests does it: the context leads on to urllib3's, no cause
     response._content = content
     response._content_consumed = True
     return content
@@ -279,30 +280,50 @@ def _readable(raw: object) -> bool:
         and isinstance(getattr(raw, "_fp", None), http.client.HTTPResponse)
         and hasattr(raw, "read1")
         and hasattr(raw, "length_remaining")
+        and hasattr(raw, "_flush_decoder")
+        # A 204 or 304 that has a body all the same, in chunks: urllib3 counts it below its length of 0.
+        and not (raw.chunked and raw.length_remaining is not None)
     )
 
 
 def _read_all(raw: urllib3.HTTPResponse, clock: Clock, deadline: float) -> bytes:
+    # What is encoded is decoded afterwards. urllib3's read1() would take a wire's length for that of a piece of what it
+    # unpacks to, and end each body as only those in chunks are ended elsewhere: zstd minds, even where there is none.
     length = raw.length_remaining
-    # Where there is nothing to decode, urllib3's decoder would only copy each piece into a buffer and out again.
-    encoded = "Content-Encoding" in raw.headers
-    if length and length <= _PIECE and not encoded and hasattr(raw, "_error_catcher"):
-        return _read_short(raw, length, clock, deadline)
+    if length and length <= _PIECE and hasattr(raw, "_error_catcher"):
+        body = _read_short(raw, length, clock, deadline)
+    else:
+        body = _read_long(raw, length, clock, deadline)
+    return _decoded(raw, body) if "Content-Encoding" in raw.headers else body
+
+
+def _read_long(raw: urllib3.HTTPResponse, length: int | None, clock: Clock, deadline: float) -> bytes:
     size = _PIECE_OF_UNKNOWN if length is None else min(length, _PIECE) or 1
-    piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
-    if raw.length_remaining == 0 and not encoded:
+    piece = _read_piece(raw, size, clock, deadline)
+    if raw.length_remaining == 0:
         return piece
     # Room for all of it at once: what has to grow is held twice for moments, and the more memory a call takes for
     # moments, the sooner malloc gives it back to the system, only to ask for it again in the next call.
-    body = io.BytesIO(bytes(length) if length is not None and not encoded and length <= _ROOM else b"")
+    body = io.BytesIO(bytes(length) if length is not None and length <= _ROOM else b"")
     while piece:
         body.write(piece)
         del piece
-        if raw.length_remaining == 0 and not encoded:
+        if raw.length_remaining == 0:
             break
-        piece = _read_piece(raw, size, clock, deadline, decode_content=encoded)
+        piece = _read_piece(raw, size, clock, deadline)
     body.truncate()
     return body.getvalue()
+
+
+def _decoded(raw: Any, body: bytes) -> bytes:
+    """Decode a whole body as ``response.content`` would: piece by piece, and ended only where it came in chunks."""
+    head = {"Content-Encoding": raw.headers["Content-Encoding"]}
+    decoder = urllib3.HTTPResponse(io.BytesIO(body), headers=head, preload_content=False)
+    content = b"".join(decoder.stream(_PIECE_OF_DECODED, decode_content=True))
+    if raw.chunked:
+        decoder._init_decoder()
+        content += decoder._flush_decoder()
+    return content
 
 
 def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
@@ -344,10 +365,10 @@ def _read_short(raw: Any, length: int, clock: Clock, deadline: float) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _read_piece(raw: urllib3.HTTPResponse, size: int, clock: Clock, deadline: float, *, decode_content: bool) -> bytes:
+def _read_piece(raw: urllib3.HTTPResponse, size: int, clock: Clock, deadline: float) -> bytes:
     bounded = deadline != _ENDLESS and _within(raw, clock, deadline)
     try:
-        return raw.read1(size, decode_content=decode_content)
+        return raw.read1(size, decode_content=False)
     except ux.ReadTimeoutError as error:
         if bounded:
             raise BodyDeadlineError(_CUT_OFF) from error
@@ -400,6 +421,8 @@ class _Replay(io.BytesIO):
         return self.closed or (self._error is None and self.tell() >= self._size)
 
     def read(self, size: int | None = -1) -> bytes:
+        if self.closed:
+            return b""
         if size is None or size < 0:
             self._end(size)  # a whole that is not whole: not even its beginning
         return super().read(size) or self._end(size)
@@ -409,6 +432,7 @@ class _Replay(io.BytesIO):
 
     def _end(self, size: int | None) -> bytes:
         if self._error is not None and size != 0:
+            self.close()  # as http.client's response is after an error
             raise self._error
         return b""
 
@@ -444,7 +468,7 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
     broken: Exception | None = None
     try:
         while raw.length_remaining:
-            wire.write(_read_piece(raw, raw.length_remaining, clock, deadline, decode_content=False))
+            wire.write(_read_piece(raw, raw.length_remaining, clock, deadline))
     except (ux.HTTPError, BodyDeadlineError) as error:
         without_frames(error)  # the response keeps it, and they hold the response
         broken = error

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from adapter_support import connect, numbers, plain, prepare
+from adapter_support import adapter, connect, numbers, plain, prepare
 
 import resilient_adapter as ra
 from resilient_adapter.testing import Answer, FakeClock, Fault, Gateway
@@ -206,6 +206,33 @@ class TestConnections:
         thread.start()
         thread.join(10)
         assert done == [0] and numbers(gateway, path="/x") == 6
+
+    def test_a_bounded_pool_and_a_body_that_makes_no_sense(self, gateway: Gateway) -> None:
+        """A body that cannot be decoded costs the pool no place."""
+        odd = Answer(200, b"nonsense", {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"})
+        gateway.respond("/odd", odd)
+        session = connect({"retry": {"max_attempts": 1}}, pool_block=True, pool_maxsize=1)
+        done: list[Any] = []
+
+        def calls() -> None:
+            for path in ("/odd", "/odd", "/x"):
+                try:
+                    done.append(session.get(gateway.url + path).status_code)
+                except requests.exceptions.ContentDecodingError:
+                    done.append("odd")
+
+        thread = threading.Thread(target=calls, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert done == ["odd", "odd", 200]
+
+    def test_a_url_without_a_path(self) -> None:
+        """It goes to its own port, whatever pools are remembered: no prefix of a URL is taken for its origin."""
+        mounted = adapter()
+        for url, port in (("http://127.0.0.1:3000/", 3000), ("http://127.0.0.1:30007", 30007)):
+            request = prepare("GET", "http://127.0.0.1/")
+            request.url = url
+            assert mounted.get_connection_with_tls_context(request, True).port == port
 
     def test_many_pools(self) -> None:
         """Pools are found again per origin; more origins than are remembered are served all the same."""
