@@ -79,6 +79,8 @@ class ResilientAdapter(HTTPAdapter):
         for listener in listeners:
             _check_callable("listeners", listener)
         _check_methods("transport", transport, "send", "close")
+        if isinstance(transport, HTTPAdapter) and repeats_beneath(transport.max_retries):
+            raise SettingsError(f"transport: {_INNER_RETRIES}")
         _check_methods("clock", clock, "monotonic", "time", "sleep")
         self._configure(
             {

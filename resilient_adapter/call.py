@@ -327,7 +327,9 @@ class Call:
         )
 
     def _repeatable(self) -> bool:
-        return self.story.method in self.origin.settings.retry.methods or any(
+        # An order is not, whatever retry.methods says of POST: it is found out about.
+        methods = self.origin.settings.retry.methods if self.submission is None else ()
+        return self.story.method in methods or any(
             self.outgoing.base.headers.get(name)
             for name in self.origin.idempotency_headers  # a blank one is none
         )

@@ -12,9 +12,9 @@ from requests.utils import select_proxy
 from . import transport
 from .clock import Clock
 from .core.backoff import parse_retry_after
-from .core.classify import Outcome, classify_failure, classify_response
+from .core.classify import READ_ONLY_METHODS, Outcome, classify_failure, classify_response
 from .core.envelope import first_code, read_envelope
-from .core.model import Failure
+from .core.model import Executed, Failure
 from .outgoing import Sender, timeout_parts
 from .runtime import Origin
 
@@ -37,6 +37,8 @@ def read(response: Response, origin: Origin, method: str, *, stream: bool, clock
     """
     rules = origin.rules
     status = response.status_code
+    if status < 200:
+        transport.sever(response)
     content = b""
     if stream:
         if not response.is_redirect and transport.can_read_ahead(response):
@@ -53,7 +55,16 @@ def read(response: Response, origin: Origin, method: str, *, stream: bool, clock
         retry_after = parse_retry_after(
             response.headers.get("Retry-After"), now=clock.time(), date=response.headers.get("Date")
         )
-    return classify_response(rules, method=method, status=status, code=code, msg=msg, retry_after=retry_after)
+    outcome = classify_response(rules, method=method, status=status, code=code, msg=msg, retry_after=retry_after)
+    if (
+        code is None
+        and method not in READ_ONLY_METHODS
+        and outcome.executed is Executed.YES
+        and not stream
+        and transport.may_be_cut(response, content)
+    ):
+        return outcome._replace(executed=Executed.UNKNOWN)
+    return outcome
 
 
 def failed(

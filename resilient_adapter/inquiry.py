@@ -111,6 +111,8 @@ class Inquiry:
         if found is not None and not isinstance(found, Response):
             # A False or a dict proves nothing either way.
             raise TypeError(f"a reconciler returns a requests.Response or None, not a {type(found).__name__}")
+        if found is not None:
+            _ = found.content  # what cannot be read tells nothing
         return found
 
     def meet_doubt(self, submission: Submission, sent_at: float) -> Response | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import json
 import logging
 import ssl
 import threading
@@ -84,16 +85,19 @@ def failure_of(error: Exception, *, own: bool = True) -> Failure:
         return Failure.RESET
     if isinstance(error, _NEVER_ON_THE_WIRE):
         return Failure.INVALID
-    if own and isinstance(error, (OSError, ValueError)) and not (isinstance(error, _NO_SUCH_PROOF) or _answered(error)):
+    before = own and isinstance(error, (OSError, ValueError)) and not isinstance(error, _NO_SUCH_PROOF)
+    if before and not _on_the_wire(error):
         # A certificate bundle that is not there, a timeout or header that makes no sense: found before a byte goes
         # out. Every OSError of a socket has become a ConnectionError by here.
         return Failure.INVALID
     return Failure.OTHER
 
 
-def _answered(error: Exception) -> bool:
-    # A subclass that overrides build_response may raise in it: an answer was there by then.
-    return any(frame.f_code.co_name == "build_response" for frame, _ in traceback.walk_tb(error.__traceback__))
+def _on_the_wire(error: Exception) -> bool:
+    # By http.client's own steps. A signal's handler may raise anything anywhere, and a subclass that overrides
+    # build_response has an answer by then.
+    steps = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return not steps.isdisjoint(("endheaders", "getresponse", "build_response")) and "connect" not in steps
 
 
 def _reason(error: rx.RequestException) -> BaseException | None:
@@ -236,6 +240,32 @@ def make_response(
         return build(request, raw)
     finally:
         raw._original_response = original
+
+
+def sever(response: requests.Response) -> None:
+    """Close a response's connection, so that no other request takes the answer that is still to come for its own."""
+    connection = getattr(response.raw, "connection", None)
+    if connection is not None:
+        connection.close()
+
+
+def may_be_cut(response: requests.Response, content: bytes) -> bool:
+    """Return whether a body that ended may not have been meant to.
+
+    A connection that closes in the middle of the head, or of a body without a length, ends it as if it were whole. Of
+    a head there is a torn line left then; of a body, JSON that does not end.
+    """
+    original = getattr(response.raw, "_original_response", None)
+    if getattr(getattr(original, "msg", None), "defects", None):
+        return True
+    headers = response.headers
+    if "Content-Length" in headers or "Transfer-Encoding" in headers or content.lstrip()[:1] not in (b"{", b"["):
+        return False
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 # --- reading a body ------------------------------------------------------------------------------------------------

@@ -358,14 +358,18 @@ def unlisted_status(status: int) -> CodeInfo:
     """Return a record for an HTTP status that the reference does not list: delivered at once, never repeated.
 
     Args:
-        status: the HTTP status. Below 400 counts as executed; a 4xx is a refusal, save those that a proxy may
-            answer by itself (408, 499); whatever else there is proves nothing.
+        status: the HTTP status. From 200 to 399 it counts as executed; a 4xx is a refusal, save those that a proxy may
+            answer by itself (408, 499); whatever else there is proves nothing, an interim answer (1xx) included.
     """
     try:
         name = HTTPStatus(status).phrase
     except ValueError:
         name = f"HTTP status {status}"
-    if status < 400:
+    if status < 200:
+        meaning = "An interim answer; the one that counts did not come."
+        solution = "Find out whether the request was carried out before you send it again."
+        recovery, executed = Recovery.NONE, Executed.UNKNOWN
+    elif status < 400:
         meaning, solution = "The server accepted the request.", "Nothing needs to be done."
         recovery, executed = Recovery.NONE, Executed.YES
     elif status < 500 and status not in _UNPROVEN_4XX:

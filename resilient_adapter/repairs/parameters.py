@@ -67,6 +67,32 @@ def add_parameter(request: PreparedRequest, name: str, value: str) -> bool:
     return True
 
 
+def holds_many(request: PreparedRequest) -> bool:
+    """Return whether a request asks for several things at once: a list of objects, by itself or in a parameter."""
+    body = request.body
+    values: list[object] = [value for _, value in parse_qsl(urlsplit(request.url or "").query)]
+    if isinstance(body, (str, bytes)) and body:
+        if _kind(request) == "form":
+            values += [value for _, value in parse_qsl(body if isinstance(body, str) else body.decode("latin-1"))]
+        else:
+            document = _json(body)
+            values += list(document.values()) if isinstance(document, dict) else [document]
+    return any(_is_list_of_objects(value) for value in values)
+
+
+def _is_list_of_objects(value: object) -> bool:
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        value = _json(value)
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _json(text: str | bytes) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _with_member(body: str | bytes, member: str) -> str | bytes | None:
     """Return a JSON object with one more member; None where the body is no such thing.
 
@@ -104,6 +130,11 @@ def _kind(request: PreparedRequest) -> str:
     media = (media.decode("latin-1") if isinstance(media, bytes) else media).partition(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
         return "json"
+    if media in ("", "text/plain"):
+        # ``data=json.dumps(order)`` says no more of itself, and is understood all the same.
+        body = request.body
+        start = body.lstrip()[:1] if isinstance(body, (str, bytes)) else ""
+        return "json" if start in ("{", b"{") else ""
     return "form" if media == "application/x-www-form-urlencoded" else ""
 
 
