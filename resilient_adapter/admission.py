@@ -141,6 +141,12 @@ class Admission:
         if self._ticket is not None:
             self._circuit.release(self._ticket)
 
+    def give_back(self) -> None:
+        """Give the admission back before the send: the turn in line is somebody else's as well."""
+        self.release()
+        if self._turn is not None:
+            self._origin.rate_limit.leave(self._turn)
+
     def circuit_open(self) -> float | None:
         """Return seconds until the circuit's probe; None where it lets this call's request through."""
         refusal = self._circuit.refusal()

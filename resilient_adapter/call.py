@@ -20,7 +20,7 @@ from .core.backoff import backoff
 from .core.classify import READ_ONLY_METHODS, SERVER_TIMEOUT, Outcome
 from .core.decide import Action, Decision, Repair, Situation, Why, decide, unresolved
 from .core.model import Executed, Recovery
-from .errors import JournalError
+from .errors import JournalError, ResilienceError
 from .inquiry import Inquiry, Lookup, Reconciler
 from .outgoing import Outgoing, Sender, is_replayable
 from .runtime import Origin
@@ -134,8 +134,10 @@ class Call:
             return self._run() if self.submission is None else self._run_order(self.submission)
         except Exception:
             raise
-        except BaseException:
+        except BaseException as error:
             self.admission.release()  # a probe that is cut off before or after its send must not keep others waiting
+            if self.submission is not None:
+                self.submission.__exit__(type(error), error, None)  # it may have been cut off in its own end
             if self.story.response is not None:
                 self.story.response.close()  # nobody else can: a bounded pool would wait for its connection for ever
             raise
@@ -153,9 +155,9 @@ class Call:
     def _run(self) -> Response:
         story = self.story
         while True:
-            refused = self.admission.ask()
-            if refused is not None:
-                return self._refuse(refused)
+            instead = self._wait_for_turn()
+            if instead is not None:
+                return instead
             outcome = self._attempt()
             if outcome is None:
                 return self._refuse(too_late("what came before the send"))
@@ -179,6 +181,32 @@ class Call:
                     return story.deliver(Why.BUDGET)
             elif not self._repair(decision.repair):
                 return story.deliver(Why.REPAIRED_ALREADY)
+
+    def _wait_for_turn(self) -> Response | None:
+        """Wait until the next send may be made. Returns what is delivered instead, where it may not."""
+        while True:
+            refused = self.admission.ask()
+            if refused is not None:
+                return self._refuse(refused)
+            if self.submission is None or not self._overtaken(self.submission):
+                return None
+            found = self._inquiry().meet_doubt(self.submission, self._sent_at)
+            if found is not None:
+                return self._deliver_found(found)
+
+    def _overtaken(self, submission: Submission) -> bool:
+        """Give the turn back where the same order came into doubt while we waited for it."""
+        overtaken = True
+        try:
+            overtaken = submission.overtaken()
+        except JournalError:
+            raise
+        except ResilienceError as error:
+            raise self.story.told(error) from None
+        finally:
+            if overtaken:
+                self.admission.give_back()
+        return overtaken
 
     def _refuse(self, refused: Refused) -> Response:
         # What the server said, or the error that was met, is worth more than our reason not to ask again.
@@ -262,7 +290,13 @@ class Call:
 
     def _read(self, response: Response) -> Outcome:
         return incoming.read(
-            response, self.origin, self.story.method, stream=self.stream, clock=self.clock, deadline=self.deadline
+            response,
+            self.origin,
+            self.story.method,
+            order=self.submission is not None,
+            stream=self.stream,
+            clock=self.clock,
+            deadline=self.deadline,
         )
 
     def _failed(self, error: Exception, timeout: Any) -> Outcome:

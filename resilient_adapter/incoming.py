@@ -21,13 +21,16 @@ from .runtime import Origin
 _NO_CONNECTION = (Failure.REFUSED, Failure.CONNECT_TIMEOUT)
 
 
-def read(response: Response, origin: Origin, method: str, *, stream: bool, clock: Clock, deadline: float) -> Outcome:
+def read(
+    response: Response, origin: Origin, method: str, *, order: bool, stream: bool, clock: Clock, deadline: float
+) -> Outcome:
     """Read as much of a response as it takes to judge it.
 
     Args:
         response: as it came from a transport.
         origin: where it came from.
         method: the request's, upper case.
+        order: it answers an order.
         stream: the caller reads the body.
         clock: the clock that the deadline is on.
         deadline: monotonic instant at which a body that is still coming is cut off; infinity for never.
@@ -61,7 +64,7 @@ def read(response: Response, origin: Origin, method: str, *, stream: bool, clock
         and method not in READ_ONLY_METHODS
         and outcome.executed is Executed.YES
         and not stream
-        and transport.may_be_cut(response, content)
+        and transport.may_be_cut(response, content, wordless=order)
     ):
         return outcome._replace(executed=Executed.UNKNOWN)
     return outcome

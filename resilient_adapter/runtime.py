@@ -152,7 +152,7 @@ class Origin:
         if self._order_rules is None:
             from .repairs.orders import OrderRules
 
-            self._order_rules = OrderRules(self.name, self.settings.orders)
+            self._order_rules = OrderRules(self.name, self.settings.orders, self.settings.signing.key_header)
         return self._orders().submission(self._order_rules, request)
 
     def circuit(self, url: str) -> Circuit:

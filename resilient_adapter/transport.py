@@ -249,17 +249,25 @@ def sever(response: requests.Response) -> None:
         connection.close()
 
 
-def may_be_cut(response: requests.Response, content: bytes) -> bool:
+def may_be_cut(response: requests.Response, content: bytes, *, wordless: bool) -> bool:
     """Return whether a body that ended may not have been meant to.
 
     A connection that closes in the middle of the head, or of a body without a length, ends it as if it were whole. Of
-    a head there is a torn line left then; of a body, JSON that does not end.
+    a head there may be a torn line left then; of a body, JSON that does not end.
+
+    Args:
+        response: the response, its body read.
+        content: the body.
+        wordless: nothing at all, where there is no length either, may be what is left of an answer.
     """
     original = getattr(response.raw, "_original_response", None)
     if getattr(getattr(original, "msg", None), "defects", None):
         return True
-    headers = response.headers
-    if "Content-Length" in headers or "Transfer-Encoding" in headers or content.lstrip()[:1] not in (b"{", b"["):
+    if "Content-Length" in response.headers or "Transfer-Encoding" in response.headers:
+        return False
+    if not content:
+        return wordless and original is not None and response.status_code not in (204, 205, 304)
+    if content.lstrip()[:1] not in (b"{", b"["):
         return False
     try:
         json.loads(content)

@@ -537,7 +537,7 @@ def test_a_send_that_becomes_unknown_during_a_look_up_voids_its_not_found(clock:
         asked.append(sent_at)
         clock.advance(1)
         if len(asked) == 1:
-            board.orders.doubt(("https://a.example", "x"), 99, module.Doubt(0, "x", clock.monotonic()))
+            board.orders.doubt(("https://a.example", "x", ""), 99, module.Doubt(0, "x", clock.monotonic()))
 
     with board.submission() as leader:
         assert leader.in_doubt() and leader.settle(ask, float("inf")) is None
@@ -625,7 +625,7 @@ def test_an_order_that_was_given_an_id_is_in_doubt_for_those_that_are_given_none
     """As after a change of the settings: it asks for the same, and cannot be looked up."""
     board = Board(clock, paths=[ORDER_PATH])
     board.orders.resolve(fingerprint(board.request))
-    key = ("https://a.example", fingerprint(board.request))
+    key = ("https://a.example", fingerprint(board.request), "")
     board.orders.doubt(key, 99, module.Doubt(0, "ra-1", clock.monotonic()))
     with board.submission() as submission:
         assert submission.in_doubt()
@@ -656,6 +656,8 @@ ID = {"newClientOrderId": "x"}
         ({}, a_request(data=ID), "x"),
         ({}, a_request(json=ID), "x"),
         ({}, a_request(json={"newClientOrderId": 7}), "7"),
+        ({}, a_request(data='{"newClientOrderId": "x"}'), "x"),  # no word of what it is
+        ({}, a_request(data=b' {"newClientOrderId": "x"}', headers={"Content-Type": "text/plain; charset=utf-8"}), "x"),
         ({"client_id": "cid"}, a_request(params={"cid": "y"}), "y"),
         ({"paths": ["/api/*"]}, a_request(params=ID), "x"),
         ({"paths": ["/api/*"]}, a_request(), None),
@@ -667,7 +669,7 @@ def test_what_an_order_is(orders: dict[str, Any], request_: requests.PreparedReq
     """A POST with a client id, or to a path that is given; recognised by the id, else by what it asks for."""
     order = rules(**orders).order(request_)
     assert order is not None and order.client_id == client_id
-    assert order.key == ("https://a.example", client_id or fingerprint(request_))
+    assert order.key == ("https://a.example", client_id or fingerprint(request_), "")
 
 
 @pytest.mark.parametrize(
@@ -677,7 +679,8 @@ def test_what_an_order_is(orders: dict[str, Any], request_: requests.PreparedReq
         ({}, a_request("GET", params=ID)),
         ({}, a_request("DELETE", params=ID)),
         ({}, a_request(params={"newClientOrderId": ""})),
-        ({}, a_request(data=b'{"newClientOrderId": "x"}', headers={"Content-Type": "text/plain"})),
+        ({}, a_request(data=b"newClientOrderId=x", headers={"Content-Type": "text/plain"})),
+        ({}, a_request(data=b'{"newClientOrderId": "x"}', headers={"Content-Type": "image/png"})),
         ({}, a_request(data=b"newClientOrderId", headers={"Content-Type": "application/json"})),
         ({}, a_request(json=["newClientOrderId"])),
         ({}, a_request(json={"newClientOrderId": None})),
@@ -688,6 +691,29 @@ def test_what_an_order_is(orders: dict[str, Any], request_: requests.PreparedReq
 def test_what_no_order_is(orders: dict[str, Any], request_: requests.PreparedRequest) -> None:
     """Nothing that was not asked for is treated as one."""
     assert rules(**orders).order(request_) is None
+
+
+BTC, KEY = {**ID, "symbol": "BTC"}, {"X-MBX-APIKEY": "k"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (a_request(params=BTC), a_request(params=BTC), True),
+        (a_request(params=BTC), a_request(json={**BTC, "price": "2"}), True),  # a retry may ask in another way
+        (a_request(params=BTC), a_request(params={**BTC, "symbol": "ETH"}), False),  # an id for each symbol
+        (a_request(params=BTC), a_request(params=ID), False),
+        (a_request(params=BTC, headers=KEY), a_request(params=BTC, headers={"x-mbx-apikey": b"k"}), True),
+        (a_request(params=BTC, headers=KEY), a_request(params=BTC, headers={"X-MBX-APIKEY": "l"}), False),
+        (a_request(params=BTC, headers=KEY), a_request(params=BTC), False),
+        (a_request(params={"a": 1}, headers=KEY), a_request(params={"a": 1}, headers={"X-MBX-APIKEY": "l"}), False),
+    ],
+)
+def test_what_the_same_order_is(one: requests.PreparedRequest, other: requests.PreparedRequest, same: bool) -> None:
+    """Of one id, or of one request, there may be orders for other symbols, and of other accounts."""
+    order, again = (rules(paths=["/*"]).order(request) for request in (one, other))
+    assert order is not None and again is not None
+    assert (order.key == again.key) == same
 
 
 SIGNED = {"timestamp": "1", "signature": "s"}
@@ -828,7 +854,7 @@ def test_two_equal_orders_in_doubt_are_two(
     """One that is found says nothing of the other; with one of them absent nothing is sent while the other is open."""
     script = a_script({**ADDED, "deadline": 5.0, "retry": {"max_attempts": 1}})
     orders = script.adapter._runtime.orders
-    key = (exchange.url, fingerprint(requests.Request("POST", script.url, params={"symbol": "B"}).prepare()))
+    key = (exchange.url, fingerprint(requests.Request("POST", script.url, params={"symbol": "B"}).prepare()), "")
     for number, name in ((901, "ra-1"), (902, "ra-2")):
         orders.doubt(key, number, module.Doubt(0, name, clock.monotonic()))
     clock.advance(60)
@@ -1000,7 +1026,7 @@ def test_whoever_holds_an_order_for_ever_is_not_waited_for_beyond_the_deadline(
     script = a_script({"orders": {"journal": str(path), "query_path": ORDER_PATH}, "deadline": 5.0})
     journal = Journal(path, clock)
     intent = OrderRules(exchange.url, script.adapter.settings.orders).intent(
-        module.Order((exchange.url, "x1"), "x1"), a_request(params=ID), "x1"
+        module.Order((exchange.url, "x1", ""), "x1"), a_request(params=ID), "x1"
     )
     line = journal.intend(intent)
     journal.note([line], State.UNKNOWN)
@@ -1026,7 +1052,7 @@ def test_what_another_process_has_executed_meanwhile_is_not_sent(clock: FakeCloc
     """It was in doubt when we looked, and is settled when we come to it: its state is delivered, or it is unknown."""
     path = tmp_path / "journal"
     other = Journal(path, clock)
-    intent = rules().intent(module.Order(("https://a.example", "x"), "x"), a_request(params=ID), "x")
+    intent = rules().intent(module.Order(("https://a.example", "x", ""), "x"), a_request(params=ID), "x")
     line = other.intend(intent)
     other.note([line], State.UNKNOWN)
     other.intend(intent)  # on the wire, in a process that is alive: in nobody's way

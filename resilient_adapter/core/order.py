@@ -23,7 +23,8 @@ class Intent(NamedTuple):
 
     Attributes:
         id: what people call it: its client id, else its fingerprint.
-        key: what the same order is recognised by: the caller's client id, else the fingerprint.
+        key: what the same order is recognised by: the caller's client id, else the fingerprint; and a digest of whose
+            it is, and of what it carries.
         client_id: what it can be looked up by, or None.
         origin: scheme, host and port.
         method: the request's method.

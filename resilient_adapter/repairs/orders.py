@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -29,14 +30,14 @@ from ..core.model import Executed
 from ..core.order import Intent, State
 from ..errors import JournalError, ResilienceError
 from ..settings.schema import OrdersSettings
-from .parameters import add_parameter, parameters
+from .parameters import add_parameter, holds_many, parameters
 from .reconcile import StillUnknownError
 from .signed import caller_signature, strip_signature
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..state.journal import Journal
+    from ..state.journal import Entry, Journal
 
 #: Doubts that a process keeps. None is ever dropped to make room, so beyond them no further order is sent.
 MAX_DOUBTS = 10_000
@@ -48,14 +49,15 @@ _ID_PREFIX = "ra-"
 _FRESH = ("timestamp", "signature")
 _SECRETS = frozenset({"signature"})
 
-Key = tuple[str, str]  # origin, and the caller's client id or else the request's fingerprint
+Key = tuple[str, str, str]
+"""Origin; the caller's client id, or else the request's fingerprint; and whose order it is, and what else tells it."""
 
 
 class Order(NamedTuple):
     """What a request asks for, as far as it matters whether another asks for the same.
 
     Attributes:
-        key: origin, and the caller's client id, or else the request's fingerprint.
+        key: what tells the order from others.
         client_id: the caller's client id, or None.
     """
 
@@ -85,10 +87,12 @@ class OrderRules:
     Args:
         origin: scheme, host and port.
         settings: the settings of ``orders`` that hold there.
+        key_header: the header that says whose order it is, where its caller sets it.
     """
 
-    def __init__(self, origin: str, settings: OrdersSettings) -> None:
+    def __init__(self, origin: str, settings: OrdersSettings, key_header: str = "X-MBX-APIKEY") -> None:
         self._origin = origin
+        self._key_header = key_header
         self._name = settings.client_id
         self._paths = settings.paths
         self.adds_client_id = settings.add_client_id
@@ -109,27 +113,42 @@ class OrderRules:
             return None
         client_id = next((value for _, value in parameters(request, (self._name,)) if value), None)
         if client_id is not None:
-            return Order((self._origin, client_id), client_id)
+            # Of one id a server may have orders for many symbols, and of many accounts.
+            return Order((self._origin, client_id, self._whose(request, self._carried(request))), client_id)
         if self._paths or (self.adds_client_id and path == self._query_path):
-            return Order((self._origin, fingerprint(request)), None)
+            return Order((self._origin, fingerprint(request), self._whose(request, {})), None)
         return None
+
+    def _carried(self, request: PreparedRequest) -> dict[str, str]:
+        return dict(reversed(parameters(request, self._carry)))
+
+    def _whose(self, request: PreparedRequest, carried: Mapping[str, str]) -> str:
+        account = request.headers.get(self._key_header) or ""
+        if not (account or carried):
+            return ""
+        account = account.decode("latin-1") if isinstance(account, bytes) else account
+        # Not the key itself: this is written down.
+        return hashlib.sha256(json.dumps([account, sorted(carried.items())]).encode()).hexdigest()[:16]
 
     def identified(self, request: PreparedRequest, client_id: str) -> PreparedRequest | None:
         """Return a copy of a request with a client id; None where it has no place for one, or may not have one.
 
-        What its caller has signed stays as it is.
+        What its caller has signed stays as it is, and one id beside a list of orders would be none of theirs.
         """
-        if parameters(request, (self._name,)) or caller_signature(request) is not None:
+        if parameters(request, (self._name,)) or caller_signature(request) is not None or holds_many(request):
             return None
         copy = request.copy()
         return copy if add_parameter(copy, self._name, client_id) else None
 
     def intent(self, order: Order, request: PreparedRequest, client_id: str | None) -> Intent:
         """Return what the journal writes down of an order: no query, no body, no header."""
-        origin, key = order.key
-        carry = dict(reversed(parameters(request, self._carry)))
+        origin, key, whose = order.key
+        carry = self._carried(request)
         method = (request.method or "").upper()
-        return Intent(client_id or key, key, client_id, origin, method, urlsplit(request.url or "").path, carry)
+        key = f"{key} {whose}" if whose else key
+        return Intent(
+            client_id or order.key[1], key, client_id, origin, method, urlsplit(request.url or "").path, carry
+        )
 
 
 class _Flight:
@@ -138,15 +157,24 @@ class _Flight:
     Where the one who leads proves nothing to the others, one of them takes the lead: nobody sends it beside another.
     """
 
-    __slots__ = ("changed", "client_id", "led", "response", "verdict", "waiting")
+    __slots__ = ("_leader", "changed", "client_id", "response", "verdict", "waiting")
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.Lock, leader: Submission) -> None:
         self.changed = threading.Condition(lock)
-        self.led = True
+        self.lead(leader)
         self.waiting = 0
         self.verdict: Executed | None = None
         self.response: Response | None = None
         self.client_id: str | None = None  # of the order that the verdict is about
+
+    @property
+    def led(self) -> bool:
+        """Whether there is somebody who leads. An interrupt at the wrong moment leaves one who is gone."""
+        return self._leader is not None and self._leader() is not None
+
+    def lead(self, leader: Submission | None) -> None:
+        """Say who leads; None: nobody does."""
+        self._leader = None if leader is None else weakref.ref(leader)
 
 
 class Orders:
@@ -249,24 +277,33 @@ class Orders:
         """Return whether there is no room for one more doubt."""
         return len(self._doubts) >= MAX_DOUBTS
 
-    def board(self, key: Key, *, doubtful: bool) -> tuple[_Flight | None, bool]:
-        """Return the flight of an order, and whether the caller leads it; no flight where there is no doubt.
+    def knows(self, key: Key) -> bool:
+        """Return whether an order is in doubt, or being found out about. Looking takes no lock."""
+        return key in self._doubts or key in self._flights
+
+    def flight(self, leader: Submission) -> _Flight:
+        """Return a flight that is led by a submission, for :meth:`board`."""
+        return _Flight(self._lock, leader)
+
+    def board(self, key: Key, own: _Flight, *, doubtful: bool) -> _Flight | None:
+        """Return the flight of an order: one that is under way, else the caller's own; none where there is no doubt.
 
         Args:
             key: the order's.
+            own: taken where there is none yet.
             doubtful: it is in doubt, whatever is remembered here.
         """
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
                 flight.waiting += 1
-                return flight, False
+                return flight
             if not doubtful and key not in self._doubts:
-                return None, False
-            flight = self._flights[key] = _Flight(self._lock)
-            return flight, True
+                return None
+            self._flights[key] = own
+            return own
 
-    def follow(self, key: Key, flight: _Flight, deadline: float) -> bool:
+    def follow(self, key: Key, flight: _Flight, leader: Submission, deadline: float) -> bool:
         """Wait for a flight to end, or to need another to lead it. Returns whether the caller leads it now.
 
         Raises:
@@ -280,7 +317,7 @@ class Orders:
                 flight.changed.wait(_LOOK)
             flight.waiting -= 1
             if flight.verdict is None:
-                flight.led = True
+                flight.lead(leader)
                 return True
             return False
 
@@ -307,7 +344,7 @@ class Orders:
             client_id: what it was looked up by, or sent with.
         """
         with self._lock:
-            flight.led = False
+            flight.lead(None)
             flight.verdict, flight.response, flight.client_id = verdict, response, client_id
             if (verdict is not None or not flight.waiting) and self._flights.get(key) is flight:
                 del self._flights[key]
@@ -317,6 +354,8 @@ class Orders:
 class Submission:
     """One call's dealings with one order, as a context: at its end everyone learns what became of it.
 
+    An end that was interrupted may be made once more.
+
     Args:
         orders: the doubts of the process.
         rules: what an order looks like there.
@@ -325,7 +364,10 @@ class Submission:
     """
 
     __slots__ = (
+        "__weakref__",
         "_absent",
+        "_base",
+        "_checked_at",
         "_client_id",
         "_clock",
         "_flight",
@@ -342,6 +384,7 @@ class Submission:
         "_rules",
         "_seen",
         "_sent_at",
+        "_settled",
         "_state",
     )
 
@@ -359,7 +402,10 @@ class Submission:
         self._seen: set[int] = set()  # lines of others that were open when we looked
         self._absent: list[int] = []  # lines that are proven not executed, and still open to keep others out
         self._line: int | None = None
-        self._on_wire = False
+        self._settled: tuple[list[int], list[int]] = ([], [])  # doubts, and lines, that end with our answer's delivery
+        self._on_wire = False  # or came back, and its caller does not have the answer yet
+        self._base: PreparedRequest | None = None  # what our client id was read from
+        self._checked_at = 0.0
         self._sent_at = 0.0
         self._state: State | None = None
         self._outcome: Outcome | None = None
@@ -371,25 +417,39 @@ class Submission:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._on_wire:  # an interrupt: nobody will ever know what the send would have brought
-            self._leave_doubt(None)
-        flight, self._flight = self._flight, None
-        if flight is None:
-            return
-        if not self._leads:
-            self._orders.leave(self._order.key, flight)
-            return
-        verdict = None
-        if self._state is State.EXECUTED:
-            verdict = Executed.YES
-        elif self._state is State.UNKNOWN and (kind is None or issubclass(kind, Exception)):
-            verdict = Executed.UNKNOWN  # interrupted we have proven nothing: somebody else may find out
+        flight, verdict = self._flight, None
         try:
-            self._close_books()
+            # What was not told, an interrupt or a mistake of ours in its way, is as unknown to the caller as ever.
+            told = error is None or getattr(error, "resilience", None) is not None
+            if told:
+                self._told()
+            if self._on_wire or (self._state is State.EXECUTED and not told):
+                self._leave_doubt(None)
+            if self._state is State.EXECUTED:
+                verdict = Executed.YES
+            elif self._state is State.UNKNOWN and (kind is None or issubclass(kind, Exception)):
+                verdict = Executed.UNKNOWN  # interrupted we have proven nothing: somebody else may find out
+            if self._leads:
+                self._close_books()
         finally:
-            # A stream is its caller's: the others could not read it, too.
-            response = self._response if getattr(self._response, "_content_consumed", False) else None
-            self._orders.land(self._order.key, flight, verdict, response, self._client_id)
+            if flight is not None and self._leads:
+                # A stream is its caller's: the others could not read it, too.
+                response = self._response if getattr(self._response, "_content_consumed", False) else None
+                self._orders.land(self._order.key, flight, verdict, response, self._client_id)
+            self._flight = None
+            if flight is not None and not self._leads:
+                self._orders.leave(self._order.key, flight)
+
+    def _told(self) -> None:
+        """The caller has the answer, or its exception: what it says of the order holds from now on."""
+        if self._on_wire and self._state is State.EXECUTED:
+            self._on_wire = False
+            self._orders.forget(self._order.key, (self._number,))
+            self._note_own(self._outcome)
+        doubts, lines = self._settled
+        self._settled = ([], [])
+        self._orders.forget(self._order.key, doubts)
+        self._note(lines, State.EXECUTED, None)
 
     # --- before anything is sent
 
@@ -401,6 +461,7 @@ class Submission:
             ResilienceError: there are too many doubts already to take a further one.
         """
         self._board(doubtful=bool(self._journal is not None and self._doubts()))
+        self._checked_at = self._clock.monotonic()
         if self._flight is not None:
             return True
         if self._orders.crowded():
@@ -409,8 +470,22 @@ class Submission:
             )
         return False
 
+    def overtaken(self) -> bool:
+        """Return whether the same order has come into doubt since :meth:`in_doubt`, while this one had to wait.
+
+        Raises:
+            JournalError: the journal could not be read.
+        """
+        if self._leads or self._sent_at:
+            return False
+        waited = self._clock.monotonic() - self._checked_at
+        if not self._orders.doubts(self._order.key) and (self._journal is None or waited < _LOOK):
+            return False
+        return self.in_doubt()
+
     def identified(self, request: PreparedRequest) -> PreparedRequest:
         """Return what is to be sent: with a client id where one is to be added; for an order in doubt, its own."""
+        self._base = request
         if self._order.client_id is not None or not self._rules.adds_client_id:
             return request
         earlier = next((doubt.client_id for doubt in self._doubts().values() if doubt.client_id), None)
@@ -418,7 +493,7 @@ class Submission:
         copy = self._rules.identified(request, client_id)
         if copy is None:
             return request
-        self._client_id = client_id
+        self._client_id, self._base = client_id, copy
         return copy
 
     def settle(self, ask: Callable[[float], Response | None], deadline: float) -> Response | None:
@@ -466,26 +541,30 @@ class Submission:
                 if found is None and not self._sent_at and len(everyone) > len(doubts):
                     self._orders.forget(self._order.key, doubts)
                     raise StillUnknownError("more than one such order is in doubt")
-            self._orders.forget(self._order.key, doubts)
             lines = [doubt.line for doubt in doubts.values() if doubt.line]
             if found is None:
+                self._orders.forget(self._order.key, doubts)
                 self._state, self._absent = None, lines
             else:
+                self._settled = (list(doubts), lines)
                 self._state, self._response = State.EXECUTED, found
-                self._note(lines, State.EXECUTED, None)
             return found
 
     def _board(self, *, doubtful: bool) -> None:
-        if self._flight is None:
-            self._flight, leads = self._orders.board(self._order.key, doubtful=doubtful)
-            if leads:
-                self._lead()
+        if self._flight is None and (doubtful or self._orders.knows(self._order.key)):
+            self._holder = self._name()
+            # Ours before it is everyone's: an interrupt in between leaves nobody waiting.
+            own = self._flight = self._orders.flight(self)
+            self._leads = True
+            self._flight = self._orders.board(self._order.key, own, doubtful=doubtful)
+            self._leads = self._flight is own
+            if not self._leads:
+                self._holder = ""
 
-    def _lead(self) -> None:
-        self._leads = True
+    def _name(self) -> str:
         from ..state.journal import this_process
 
-        self._holder = f"{this_process()}:{id(self._orders)}-{self._number}"
+        return f"{this_process()}:{id(self._orders)}-{self._number}"
 
     def _follow(self, deadline: float) -> Response | None:
         """Wait for the one who leads. Returns the order's state where it was executed; None where we lead now."""
@@ -493,9 +572,9 @@ class Submission:
         while True:
             flight, self._flight = self._flight, None
             assert flight is not None  # settle() has boarded one
-            if self._orders.follow(key, flight, deadline):
-                self._flight = flight
-                self._lead()
+            if self._orders.follow(key, flight, self, deadline):
+                self._flight, self._leads = flight, True
+                self._holder = self._name()
                 return None
             if flight.client_id == self._client_id or self._number not in self._orders.doubts(key):
                 break
@@ -505,9 +584,7 @@ class Submission:
         if flight.verdict is Executed.UNKNOWN or flight.response is None:
             raise StillUnknownError("another thread could not find out what became of the order")
         response = _replica(flight.response)
-        self._orders.forget(self._order.key, (self._number,))
-        if self._line is not None:
-            self._note([self._line], State.EXECUTED, None)
+        self._settled = ([self._number], [] if self._line is None else [self._line])
         self._state = State.EXECUTED
         return response
 
@@ -520,6 +597,8 @@ class Submission:
             JournalError: that could not be written, so it must not be sent.
         """
         self._sent_at = self._clock.monotonic()
+        if request is not self._base:
+            self._take_id_of(request)
         if self._journal is not None:
             intent = self._rules.intent(self._order, request, self._client_id)
             line = None if self._line in self._absent else self._line
@@ -538,21 +617,32 @@ class Submission:
         self._outcome = outcome
         if unknown:
             self._leave_doubt(outcome)
-            return
-        self._on_wire = False
-        self._orders.forget(self._order.key, (self._number,))
-        if outcome.executed is Executed.YES:
+        elif outcome.executed is Executed.YES:
+            # Its caller does not have the answer yet, and may never get it: it is still to be forgotten.
             self._state, self._response = State.EXECUTED, response
-            self._note_own(outcome)
         else:
+            self._on_wire = False
+            self._orders.forget(self._order.key, (self._number,))
             self._state = State.NOT_EXECUTED
             if not self._leads:
                 # While others wait for us the line stays open: no other process is to send what we may repeat.
                 self._note_own(outcome)
 
+    def _take_id_of(self, request: PreparedRequest) -> None:
+        """Look the order up by the id that it is sent with: a recovery of the user's may have given it another."""
+        self._base = request
+        order = self._rules.order(request)
+        client_id = None if order is None else order.client_id
+        if client_id is not None and client_id != self._client_id:
+            self._client_id = client_id
+            if self._line is not None and self._state is State.NOT_EXECUTED:
+                self._absent = [*self._absent, self._line]
+            self._line = None
+
     def _leave_doubt(self, outcome: Outcome | None) -> None:
         self._state = State.UNKNOWN
-        self._orders.doubt(self._order.key, self._number, Doubt(self._line or 0, self._client_id, self._sent_at))
+        doubt = Doubt(self._line or 0, self._client_id, self._sent_at or self._clock.monotonic())
+        self._orders.doubt(self._order.key, self._number, doubt)
         self._on_wire = False  # not sooner: an interrupt in between must leave the doubt as well
         self._note_own(outcome)
 
@@ -566,7 +656,7 @@ class Submission:
         doubts = self._orders.doubts(self._order.key)
         if self._journal is None:
             return doubts
-        lines = {entry.number: entry for entry in self._journal.open(*self._order.key)}
+        lines = {entry.number: entry for entry in self._open(self._journal)}
         settled = [number for number, doubt in doubts.items() if doubt.line and doubt.line not in lines]
         self._orders.forget(self._order.key, settled)
         for number in settled:
@@ -582,6 +672,13 @@ class Submission:
                 doubts[-line] = Doubt(line, entry.intent.client_id, min(entry.sent_at + ahead, now), held)
         self._seen.update(doubt.line for doubt in doubts.values() if doubt.line != self._line)
         return doubts
+
+    def _open(self, journal: Journal) -> list[Entry]:
+        origin, key, whose = self._order.key
+        full = f"{key} {whose}" if whose else key
+        entries = journal.open(origin, full, key)
+        # An id that was given to an order of a fingerprint is its own, whoever's it is now.
+        return [entry for entry in entries if entry.intent.key == full or not entry.intent.key.startswith(f"{key} ")]
 
     def _same(self, doubts: Mapping[int, Doubt]) -> bool:
         """Return whether these are the doubts that there are now, and none of them is about a later send."""

@@ -231,18 +231,20 @@ class Journal:
 
     # --- what is asked of it
 
-    def open(self, origin: str, key: str) -> list[Entry]:
+    def open(self, origin: str, key: str, id: str | None = None) -> list[Entry]:  # noqa: A002 - its name
         """Return the lines of an order that are not settled, oldest first.
 
         Args:
             origin: scheme, host and port.
-            key: what the order is recognised by; or the client id that it was given.
+            key: what the order is recognised by.
+            id: what people call it, where that is not the key: it may be the client id that another was given.
 
         Raises:
             JournalError: it could not be read.
         """
         return self._select(
-            "WHERE origin = ? AND (key = ? OR id = ?) AND state IN ('sent', 'unknown')", (origin, key, key)
+            "WHERE origin = ? AND (key = ? OR id = ?) AND state IN ('sent', 'unknown')",
+            (origin, key, key if id is None else id),
         )
 
     def line(self, number: int) -> Entry | None:
