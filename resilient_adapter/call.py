@@ -429,7 +429,7 @@ class Call:
         story = self.story
         outcome = story.latest()
         try:
-            found = self._inquiry().find_out(detail_of(outcome), self._sent_at)
+            found = self._inquiry().find_out(detail_of(outcome), self.clock.monotonic())
         except Exception:
             return None
         story.doubt = False

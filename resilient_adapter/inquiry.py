@@ -26,7 +26,7 @@ class Lookup:
     Attributes:
         clock: the clock that every wait is to go by.
         deadline: monotonic instant at which the call ends; infinity for never.
-        sent_at: monotonic instant at which the request whose outcome is unknown was last sent.
+        sent_at: monotonic instant until which the request whose outcome is unknown may have been on its way.
         recv_window: milliseconds for which the server takes what our signer signs; None without one.
     """
 
@@ -58,7 +58,8 @@ class Inquiry:
 
     Args:
         reconciler: finds out, or None.
-        lookup: makes what the reconciler sends with, given the instant of the send that it is to find out about.
+        lookup: makes what the reconciler sends with, given the instant until which the request may have been on its
+            way.
         outgoing: what was sent.
         submission: the order that was sent, or None where it is none.
         story: told of what is found out.
@@ -82,7 +83,7 @@ class Inquiry:
         self._deadline = deadline
 
     def find_out(self, why: str, sent_at: float) -> Response | None:
-        """Find out about the request that was sent at an instant.
+        """Find out about the request that may have been on its way until an instant.
 
         Returns a response: it was executed, and this is its state; None: it was not.
 

@@ -71,7 +71,7 @@ class Doubt(NamedTuple):
     Attributes:
         line: its line in the journal; 0 without one.
         client_id: what it can be looked up by, or None.
-        sent_at: monotonic instant of its last send.
+        sent_at: monotonic instant until which its last send may have been on its way.
         held: another process is finding out about it.
     """
 
@@ -500,8 +500,8 @@ class Submission:
         """Find out what became of the order, or wait for whoever finds out.
 
         Args:
-            ask: given the monotonic instant at which the order was last sent, finds out: returns its state, or None
-                where it is absent; raises where that is not to be known.
+            ask: given the monotonic instant until which the order may have been on its way, finds out: returns its
+                state, or None where it is absent; raises where that is not to be known.
             deadline: monotonic instant until which others are waited for.
 
         Returns the order's state where it was executed; None where it may be sent, by this call alone.
@@ -641,7 +641,8 @@ class Submission:
 
     def _leave_doubt(self, outcome: Outcome | None) -> None:
         self._state = State.UNKNOWN
-        doubt = Doubt(self._line or 0, self._client_id, self._sent_at or self._clock.monotonic())
+        # Until now it may have been on its way: a server that was slow to answer may be slow to show it, too.
+        doubt = Doubt(self._line or 0, self._client_id, self._clock.monotonic())
         self._orders.doubt(self._order.key, self._number, doubt)
         self._on_wire = False  # not sooner: an interrupt in between must leave the doubt as well
         self._note_own(outcome)

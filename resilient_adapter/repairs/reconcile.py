@@ -25,6 +25,8 @@ _RECV_WINDOW = "recvWindow"
 _DEFAULT_RECV_WINDOW = 5000  # milliseconds; the reference's ("Fixing Signature Errors")
 _FIRST_PAUSE = 1.0  # seconds between the first two looks where they are not given by settle
 _LONGEST_PAUSE = 5.0  # so that an order that has become visible is not left lying
+# One "not found" may be of a server that has not caught up yet.
+_LEAST_ABSENT = 2
 _LEAST_LOOKS = 3  # an outcome that is old already deserves more than one try, too
 # Of the order's own headers these tell of its body, or make its repeats one; the look-up has neither.
 _BODY_HEADERS = frozenset(
@@ -69,8 +71,8 @@ class OrderReconciler:
         query_param: parameter of the look-up that takes it.
         carry: parameters of the order that the look-up needs as well.
         not_found: codes by which the look-up says that there is no such order.
-        settle: seconds from the order's send to the first look.
-        give_up: seconds from the order's send until a clean "not found" is believed.
+        settle: seconds from the order's send, or the end of it, to the first look.
+        give_up: seconds from there until a clean "not found" is believed, which is never the first one.
         success_codes: top-level codes by which the look-up says that there is one. A body without an integer code is
             judged by its HTTP status.
 
@@ -135,7 +137,7 @@ class OrderReconciler:
         Args:
             request: the order, as it was sent but for what the adapter added.
             send: sends other requests; ``send.clock`` and ``send.deadline`` (monotonic) are the call's, and
-                ``send.sent_at`` (monotonic) is when the order was last sent.
+                ``send.sent_at`` (monotonic) is until when the order may have been on its way.
 
         Returns the response with the order's own state, or None where there is no such order.
 
@@ -143,22 +145,23 @@ class OrderReconciler:
             StillUnknownError: it could not be found out by then, or the order has no client id.
         """
         clock = send.clock
-        query = self._query(request)
+        query, identity = self._query(request)
         sent_at: float = getattr(send, "sent_at", clock.monotonic())
         believed_at = sent_at + max(self.give_up, self._window(request, send))
         look_at = sent_at + self.settle
         pause = self.settle or _FIRST_PAUSE
-        looks = 0
+        looks = absent = 0
         while True:
             now = self._wait_until(look_at, send)
-            found = self._look(query, send)
+            found = self._look(query, identity, send)
             if isinstance(found, Response):
                 return found
             looks += 1
+            absent = absent + 1 if found is None else 0
             if now >= believed_at:
-                if found is None:
+                if absent >= _LEAST_ABSENT:
                     return None
-                if looks >= _LEAST_LOOKS:
+                if absent == 0 and looks >= _LEAST_LOOKS:
                     raise StillUnknownError(f"the order could not be looked up: {found}")
             now = clock.monotonic()
             look_at = now + pause
@@ -176,7 +179,7 @@ class OrderReconciler:
             now = send.clock.monotonic()
         return now
 
-    def _look(self, query: PreparedRequest, send: Send) -> Response | str | None:
+    def _look(self, query: PreparedRequest, identity: str, send: Send) -> Response | str | None:
         """Ask once. Returns the order's state; None: no such order; a text: why it is not known."""
         try:
             response = send(query.copy())
@@ -189,9 +192,10 @@ class OrderReconciler:
             return None
         if status >= 300 or (code is not None and code not in self.success_codes):
             return f"status {status}, code {code}"
-        return response if _says_something(content) else "an answer without an order"
+        names = (self.client_id, self.query_param, "clientOrderId")
+        return response if _tells_of(content, names, identity) else "an answer without the order"
 
-    def _query(self, request: PreparedRequest) -> PreparedRequest:
+    def _query(self, request: PreparedRequest) -> tuple[PreparedRequest, str]:
         given = dict(reversed(parameters(request, {self.client_id, *self.carry})))
         identity = given.get(self.client_id)
         if not identity:
@@ -211,7 +215,7 @@ class OrderReconciler:
         # Whoever placed the order may look it up: the same key, the same token.
         own = {name: value for name, value in request.headers.items() if name.lower() not in _BODY_HEADERS}
         query.headers.update(own)
-        return query
+        return query, identity
 
     def _window(self, request: PreparedRequest, send: Send) -> float:
         """Return for how many seconds the server may still take the order, once it was sent."""
@@ -236,12 +240,26 @@ def reconciler_from_settings(settings: Settings) -> OrderReconciler | None:
     )
 
 
-def _says_something(content: bytes) -> bool:
-    """Return whether an answer tells of an order: a proxy's page does not, nor does an empty list of orders."""
+def _tells_of(content: bytes, names: Iterable[str], identity: str) -> bool:
+    """Return whether an answer tells of an order by this id.
+
+    A proxy's page does not, nor does a list without an entry, or an order that goes by another id.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         return False
     if isinstance(document, dict) and "data" in document:
         document = document["data"]
-    return isinstance(document, (dict, list)) and bool(document)
+    if not isinstance(document, (dict, list)) or not _has_content(document):
+        return False
+    orders = [one for one in (document if isinstance(document, list) else [document]) if isinstance(one, dict)]
+    named = [str(order[name]) for order in orders for name in names if order.get(name)]
+    return not named or identity in named
+
+
+def _has_content(value: object) -> bool:
+    """Return whether there is anything in a JSON value but emptiness: ``{"orders": [], "total": 0}`` has none."""
+    if isinstance(value, dict):
+        return any(_has_content(item) for name, item in value.items() if name not in ("code", "msg"))
+    return any(map(_has_content, value)) if isinstance(value, list) else bool(value)
