@@ -180,7 +180,7 @@ class Call:
                 if not self._wait_for_repeat(decision):
                     return story.deliver(Why.BUDGET)
             elif not self._repair(decision.repair):
-                return story.deliver(Why.REPAIRED_ALREADY)
+                return story.deliver(Why.REPAIR_FAILED)
 
     def _wait_for_turn(self) -> Response | None:
         """Wait until the next send may be made. Returns what is delivered instead, where it may not."""

@@ -66,6 +66,23 @@ class ResilienceError(requests.RequestException):
         return (_rebuild, (type(self), self.args, state))
 
 
+def told_of(error: BaseException) -> str:
+    """Return what a log may say of an exception of the user's own code: its type, and where it was raised.
+
+    Its text may hold anything; that of our own does not.
+    """
+    name, trace = type(error).__name__, error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return name
+    code = trace.tb_frame.f_code
+    ours = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]
+    if ours and (isinstance(error, ResilienceError) or not isinstance(error, requests.RequestException)):
+        return f"{name}: {error}"
+    return f"{name} in {code.co_name}, {code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{trace.tb_lineno}"
+
+
 def without_frames(error: BaseException) -> BaseException:
     """Return an exception that may be kept: without the frames that hold all that its callers had in hand.
 

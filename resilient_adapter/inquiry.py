@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from requests import PreparedRequest, Response
 
 from .clock import Clock
-from .errors import JournalError, ResilienceError
+from .errors import JournalError, ResilienceError, told_of
 from .outgoing import Outgoing
 from .story import Story
 from .telemetry.events import EventName
@@ -98,7 +98,7 @@ class Inquiry:
             else:
                 found = self._submission.settle(self._ask, self._deadline)
         except Exception as error:
-            story.emit(EventName.RECONCILED, detail=f"still unknown: {type(error).__name__}")
+            story.emit(EventName.RECONCILED, detail=f"still unknown: {told_of(error)}")
             raise
         story.emit(EventName.RECONCILED, detail="not executed" if found is None else "executed")
         return found

@@ -15,6 +15,7 @@ from urllib3.util import Timeout
 
 from . import transport
 from .clock import Clock
+from .errors import told_of
 from .repairs.parameters import parameters
 from .repairs.signed import caller_signature
 from .runtime import Origin
@@ -238,7 +239,7 @@ class Outgoing:
         elif how is Refreshed.FAILED:
             keeper = self._origin.token
             assert keeper is not None
-            self.news.append((EventName.REFRESH_FAILED, type(keeper.last_error).__name__))
+            self.news.append((EventName.REFRESH_FAILED, keeper.last_failure))
 
     def resync(self, sender: Sender, deadline: float) -> bool:
         """Read the server's time. Returns whether a signature made now is worth sending."""
@@ -283,7 +284,7 @@ class Outgoing:
         try:
             repaired = bool(recovery(copy, response))
         except Exception as error:
-            self.news.append((EventName.RECOVER_FAILED, f"the recovery raised {type(error).__name__}"))
+            self.news.append((EventName.RECOVER_FAILED, f"the recovery raised {told_of(error)}"))
             return False
         if repaired:
             self.base = copy

@@ -385,7 +385,9 @@ class TestRecoveries:
             gateway.script(Fault.code(-3005))
             assert session.get(gateway.url + "/x").json()["code"] == -3005
         assert numbers(gateway) == 2
-        assert any(event.name == "recover_failed" and event.detail.endswith("RuntimeError") for event in events)
+        assert any(
+            event.name == "recover_failed" and "RuntimeError in broken, test_ad" in event.detail for event in events
+        )
         assert not any("secret" in event.detail for event in events)
 
     def test_instead_of_ours(self, gateway: Gateway) -> None:

@@ -414,3 +414,36 @@ def test_a_foreign_record_is_not_passed_off_as_the_codes() -> None:
     assert outcome.info is STATUSES[404]
     error: Any = errors.api_error(outcome, WHAT, request_of(), None)
     assert error.info is None
+
+
+def by_a_user(error: Exception) -> Exception:
+    """Raise an exception here, and return it."""
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def of_ours(error: Exception) -> Exception:
+    """Raise an exception in the package, and return it."""
+    try:
+        exec("raise error", {"__name__": "resilient_adapter.somewhere"}, {"error": error})
+    except Exception as caught:
+        return caught
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("secret"), "KeyError"),  # never raised
+        (by_a_user(KeyError("secret")), r"KeyError in by_a_user, test_errors\.py:\d+"),
+        (by_a_user(ra.TokenRefreshError("secret")), r"TokenRefreshError in by_a_user, test_errors\.py:\d+"),
+        (of_ours(ValueError("a token must not be empty")), "ValueError: a token must not be empty"),
+        (of_ours(ra.TokenRefreshError("the login was refused")), "TokenRefreshError: the login was refused"),
+        (of_ours(requests.ConnectionError("/x?a=secret")), r"ConnectionError in <module>, <string>:1"),
+    ],
+)
+def test_what_a_log_may_say_of_an_exception(error: Exception, told: str) -> None:
+    """Of the user's own code: the type, and where it was raised; of ours the text too, which holds no secret."""
+    assert re.fullmatch(told, errors.told_of(error))

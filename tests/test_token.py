@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,13 @@ class TestToken:
             Token(value)
         if isinstance(value, str) and value.strip():
             assert value not in str(caught.value)
+
+    @pytest.mark.parametrize("end", ["1795667798", "tomorrow", True, math.inf, math.nan, 1795667798000, b"1"])
+    def test_ends_that_are_none(self, end: Any) -> None:
+        """An end that is no number of seconds is refused where it is given, not met in a later call."""
+        with pytest.raises(ValueError, match=r"expires_at must be (a number|in seconds)"):
+            Token("x", end)
+        assert Token("x", 1795667798).expires_at == 1795667798 and Token("x", 0.5).expires_at == 0.5
 
     def test_shown(self) -> None:
         """A token's repr does not show its value."""

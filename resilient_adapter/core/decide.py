@@ -50,6 +50,7 @@ class Why(str, Enum):
     NOT_RECOVERABLE = "the request itself has to be changed"
     NO_REPAIR = "nothing is configured that could repair it"
     REPAIRED_ALREADY = "the repair did not help"
+    REPAIR_FAILED = "the repair failed"
     OUTCOME_UNKNOWN = "it may have been executed, and this request may not be repeated"
     ATTEMPTS = "no attempts left"
     BODY = "the body cannot be sent again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,13 +16,15 @@ from requests import PreparedRequest
 from ..clock import Clock
 from ..core.backoff import backoff
 from ..core.frozen import Frozen
-from ..errors import TokenRefreshError, without_frames
+from ..errors import TokenRefreshError, told_of, without_frames
 
 if TYPE_CHECKING:
     from .shared_token import SharedToken
 
 #: How many tokens that were refused are remembered, to tell a request that merely carries an older one.
 _STALE_KEPT = 16
+#: Seconds of the year 5138; as milliseconds, of 1973.
+_MILLISECONDS_FROM = 1e11
 #: How long a thread waits for another thread's refresh between looks at its own deadline.
 _LOOK = 0.5
 
@@ -35,7 +38,8 @@ class Token(Frozen):
             None where it is not known.
 
     Raises:
-        ValueError: the value is empty or cannot be a header's. The message does not show it.
+        ValueError: the value is empty or cannot be a header's, or the end is no such number. The message does not show
+            the value.
     """
 
     value: str
@@ -45,11 +49,31 @@ class Token(Frozen):
         if not isinstance(value, str) or not value or not value.isascii():
             raise ValueError("a token must be a string of ASCII characters, and not empty")
         if any(character <= " " or character == "\x7f" for character in value):
-            raise ValueError("a token must not contain white space or control characters")
+            raise ValueError(
+                "a token must not contain white space or control characters; it is given without its scheme"
+            )
+        if expires_at is not None:
+            if (
+                isinstance(expires_at, bool)
+                or not isinstance(expires_at, (int, float))
+                or not math.isfinite(expires_at)
+            ):
+                raise ValueError("expires_at is a number: seconds since the epoch")
+            if expires_at >= _MILLISECONDS_FROM:
+                raise ValueError("expires_at is in seconds since the epoch, not in milliseconds")
         super().__init__(value, jwt_expiry(value) if expires_at is None else expires_at)
 
     def __repr__(self) -> str:
         return f"Token(expires_at={self.expires_at!r})"
+
+
+def _check_end(expires_at: object) -> None:
+    # APIs write the end as text, too, and in milliseconds: taken as it is, the token would never be refreshed.
+    number = isinstance(expires_at, (int, float)) and not isinstance(expires_at, bool)
+    if not number or not math.isfinite(expires_at):  # type: ignore[arg-type]
+        raise ValueError("expires_at must be a number of seconds since the epoch")
+    if expires_at >= _MILLISECONDS_FROM:  # type: ignore[operator]
+        raise ValueError("expires_at must be in seconds since the epoch, not in milliseconds")
 
 
 def jwt_expiry(value: str) -> float | None:
@@ -151,6 +175,7 @@ class TokenKeeper:
         self._failures = 0
         self._held_back_until = float("-inf")
         self.last_error: BaseException | None = None
+        self.last_failure = ""
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -326,6 +351,7 @@ class TokenKeeper:
             self._due = fresh.expires_at - min(self._refresh_ahead, (fresh.expires_at - now) / 2)
 
     def _failed(self, error: BaseException) -> None:
+        self.last_failure = told_of(error)
         self.last_error = without_frames(error)
         if isinstance(error, CutOffError):
             return  # whoever waits with more time left may try at once
