@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from requests import PreparedRequest
 
@@ -49,30 +49,21 @@ class Token(Frozen):
         if not isinstance(value, str) or not value or not value.isascii():
             raise ValueError("a token must be a string of ASCII characters, and not empty")
         if any(character <= " " or character == "\x7f" for character in value):
-            raise ValueError(
-                "a token must not contain white space or control characters; it is given without its scheme"
-            )
+            raise ValueError("a token must not contain white space (it comes without its scheme) or control characters")
         if expires_at is not None:
-            if (
-                isinstance(expires_at, bool)
-                or not isinstance(expires_at, (int, float))
-                or not math.isfinite(expires_at)
-            ):
-                raise ValueError("expires_at is a number: seconds since the epoch")
-            if expires_at >= _MILLISECONDS_FROM:
-                raise ValueError("expires_at is in seconds since the epoch, not in milliseconds")
+            _check_end(expires_at)
         super().__init__(value, jwt_expiry(value) if expires_at is None else expires_at)
 
     def __repr__(self) -> str:
         return f"Token(expires_at={self.expires_at!r})"
 
 
-def _check_end(expires_at: object) -> None:
-    # APIs write the end as text, too, and in milliseconds: taken as it is, the token would never be refreshed.
+def _check_end(expires_at: Any) -> None:
+    # APIs write the end as a text, too, and in milliseconds: taken as it is, the token would never be refreshed.
     number = isinstance(expires_at, (int, float)) and not isinstance(expires_at, bool)
-    if not number or not math.isfinite(expires_at):  # type: ignore[arg-type]
+    if not (number and math.isfinite(expires_at)):
         raise ValueError("expires_at must be a number of seconds since the epoch")
-    if expires_at >= _MILLISECONDS_FROM:  # type: ignore[operator]
+    if expires_at >= _MILLISECONDS_FROM:
         raise ValueError("expires_at must be in seconds since the epoch, not in milliseconds")
 
 
