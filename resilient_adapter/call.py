@@ -301,6 +301,8 @@ class Call:
 
     def _failed(self, error: Exception, timeout: Any) -> Outcome:
         story = self.story
+        if story.response is None and self.clock.monotonic() >= self.deadline:
+            error = transport.as_timeout(error)
         outcome = incoming.failed(
             error,
             story.response,

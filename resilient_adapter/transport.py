@@ -93,6 +93,15 @@ def failure_of(error: Exception, *, own: bool = True) -> Failure:
     return Failure.OTHER
 
 
+def as_timeout(error: Exception) -> Exception:
+    """Return requests' timeout in place of the ConnectionError that a timed-out upload is to it; else the exception."""
+    if isinstance(error, rx.ConnectionError) and not isinstance(error, rx.Timeout) and _has_cause(error, TimeoutError):
+        timeout = rx.ReadTimeout(*error.args, request=error.request)
+        timeout.__context__ = error
+        return timeout
+    return error
+
+
 def _on_the_wire(error: Exception) -> bool:
     # By http.client's own steps. A signal's handler may raise anything anywhere, and a subclass that overrides
     # build_response has an answer by then.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from adapter_support import RawServer, adapter, closed_port, connect, numbers, outcome, plain, prepare
+from adapter_support import RawServer, RealClock, adapter, closed_port, connect, numbers, outcome, plain, prepare
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -283,6 +283,16 @@ BROKEN = {
 
 
 class TestExceptions:
+    def test_an_upload_that_nobody_reads(self) -> None:
+        """At the call's deadline it is requests' own timeout, and it may have been executed."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+            with pytest.raises(requests.Timeout) as caught:
+                connect({"deadline": 0.3}, clock=RealClock()).post(url, data=b"x" * 30_000_000)
+        assert ra.resilience_of(caught.value).outcome_unknown
+
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("name", BROKEN)
     def test_on_the_wire(self, gateway: Gateway, name: str, method: str) -> None:

@@ -316,6 +316,17 @@ class TestReading:
         assert seen.startswith(b'{"code":0,') and len(seen) <= 2 * 1024 * 1024
         assert len(made.raw.read(decode_content=True)) > 5_000_000
 
+    def test_a_timeout_by_another_name(self) -> None:
+        """An upload that timed out is a ConnectionError to requests: it is told from one that broke."""
+        stalled = rx.ConnectionError(ux.ProtocolError("Connection aborted.", TimeoutError("timed out")))
+        made = transport.as_timeout(stalled)
+        assert type(made) is rx.ReadTimeout and made.args == stalled.args and made.__context__ is stalled
+        for other in (
+            rx.ConnectionError(ux.ProtocolError("Connection aborted.", ConnectionResetError())), rx.ConnectTimeout(),
+            rx.ReadTimeout(), ValueError(), rx.ConnectionError(),
+        ):  # fmt: skip
+            assert transport.as_timeout(other) is other
+
     def test_discarding(self) -> None:
         """What cannot be drained is closed."""
         for wire in (
