@@ -230,6 +230,7 @@ class Call:
 
     # --- repairs prepare, one send, its outcome
 
+    @transport.unlogged
     def _attempt(self) -> Outcome | None:
         """Prepare, send once, and tell the guards how it went. None where there was no time, or no way, to send."""
         clock, story, submission = self.clock, self.story, self.submission
@@ -252,10 +253,9 @@ class Call:
                 self.origin.budget.first_send()
             self._counted += 1
             try:
-                with transport.unlogged:
-                    story.response = self.sender.transmit(
-                        request, stream=self.stream, timeout=timeout, options=self.options
-                    )
+                story.response = self.sender.transmit(
+                    request, stream=self.stream, timeout=timeout, options=self.options
+                )
                 self.admission.answered(story.response)
                 outcome = self._read(story.response)
             except Exception as error:

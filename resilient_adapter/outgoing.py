@@ -261,6 +261,7 @@ class Outgoing:
             )
         return synced
 
+    @transport.unlogged
     def _server_time(self, sender: Sender, deadline: float) -> int:
         from .repairs.server_clock import parse_server_time
 
@@ -272,8 +273,7 @@ class Outgoing:
         if left <= 0:
             raise requests.Timeout("the call's deadline has passed")
         timeout = tuple(left if part is None else min(part, left) for part in origin.timeout)
-        with transport.unlogged:
-            response = sender.transmit(request, stream=False, timeout=timeout, options=self._options)
+        response = sender.transmit(request, stream=False, timeout=timeout, options=self._options)
         return parse_server_time(
             transport.read_body(response, clock=self._clock, deadline=deadline), signing.time_field
         )

@@ -11,10 +11,11 @@ import io
 import json
 import logging
 import ssl
-import threading
+import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from types import CodeType
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote_plus
 
 import requests
@@ -193,30 +194,32 @@ def _query(path_url: str) -> list[str]:
 # --- what urllib3 logs ---------------------------------------------------------------------------------------------
 
 
-class _Unlogged(threading.local):
-    """``with unlogged:`` what this thread sends is logged by urllib3 without its query.
+_F = TypeVar("_F", bound=Callable[..., Any])
+_unlogged: set[CodeType] = set()
 
-    Queries hold signatures, keys and listen keys, and at level DEBUG urllib3 logs each request line.
+
+def unlogged(function: _F) -> _F:
+    """Have urllib3 log what this function sends without its query.
+
+    Queries hold signatures, keys and listen keys, and at level DEBUG urllib3 logs each request line. Who asks for that
+    pays for it: a function that sends does nothing for it.
     """
-
-    depth = 0
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if self.depth and isinstance(record.args, tuple):
-            record.args = tuple(
-                f"{arg.partition('?')[0]}?…" if isinstance(arg, str) and "?" in arg else arg for arg in record.args
-            )
-        return True
+    _unlogged.add(function.__code__)
+    return function
 
 
-unlogged = _Unlogged()
-logging.getLogger("urllib3.connectionpool").addFilter(unlogged.filter)
+def _without_query(record: logging.LogRecord) -> bool:
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code not in _unlogged:
+        frame = frame.f_back
+    if frame.f_code in _unlogged and isinstance(record.args, tuple):
+        record.args = tuple(
+            f"{arg.partition('?')[0]}?..." if isinstance(arg, str) and "?" in arg else arg for arg in record.args
+        )
+    return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_without_query)
 
 
 # --- making a response ---------------------------------------------------------------------------------------------

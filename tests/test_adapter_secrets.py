@@ -196,7 +196,7 @@ def test_what_urllib3_logs(gateway: Gateway, caplog: pytest.LogCaptureFixture) -
     connect({"mode": "off"}).get(gateway.url + "/plain?a=b")
     lines = [record.getMessage().partition(" ")[2] for record in caplog.records if "HTTP/1.1" in record.getMessage()]
     assert [line.split('"')[1] for line in lines] == [
-        "GET /ours?… HTTP/1.1", "GET /ours HTTP/1.1", "GET /plain?a=b HTTP/1.1",
+        "GET /ours?... HTTP/1.1", "GET /ours HTTP/1.1", "GET /plain?a=b HTTP/1.1",
     ]  # fmt: skip
 
 

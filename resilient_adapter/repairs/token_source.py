@@ -87,6 +87,7 @@ class UrlTokenSource:
         """Log in and return the token, as :meth:`log_in` does, without a deadline."""
         return self.log_in(SYSTEM_CLOCK, math.inf)
 
+    @transport.unlogged
     def log_in(self, clock: Clock, deadline: float) -> str:
         """Log in and return the token.
 
@@ -112,8 +113,7 @@ class UrlTokenSource:
         own = HTTPAdapter()
         failure = ""
         try:
-            with transport.unlogged:
-                response = own.send(request, timeout=timeout, **options)
+            response = own.send(request, timeout=timeout, **options)
             content = transport.read_body(response, clock=clock, deadline=deadline)
         except requests.RequestException as error:
             failure = type(error).__name__
