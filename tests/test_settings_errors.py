@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from resilient_adapter.errors import SettingsError
 from resilient_adapter.settings import Settings
 from resilient_adapter.settings.names import known_keys
-from resilient_adapter.settings.schema import ROOT
+from resilient_adapter.settings.schema import ROOT, RetrySettings, TokenSettings
 from resilient_adapter.settings.sources import explain_settings
 
 NAN, INF = float("nan"), float("inf")
@@ -290,6 +291,41 @@ def test_an_impossible_value_is_refused(key: str, value: Any, message: str) -> N
     assert "hunter" not in text and "\n" not in text
     # Neither is the value to be found in what led to the error.
     assert caught.value.__context__ is None
+
+
+CONSTRUCTED: list[tuple[Callable[[], Settings], str]] = [
+    (lambda: Settings(mode="Shadow"), 'mode (argument): must be one of "enforce", "shadow", "off", not "Shadow"'),  # type: ignore[arg-type]
+    (lambda: Settings("shdow"), 'mode (argument): must be one of "enforce", "shadow", "off", not "shdow"'),  # type: ignore[arg-type]
+    (lambda: Settings(deadline=-1), "deadline (argument): must be a number of at least 0, not -1"),
+    (lambda: Settings(origins=("a.example",)), "not an origin of the form"),
+    (lambda: Settings(retry=RetrySettings(max_attempts=0)), "retry.max_attempts (argument): must be an integer of at"),
+    (lambda: Settings(retry={"base": 1}), "retry (argument): must be RetrySettings here; Settings.from_mapping takes"),  # type: ignore[arg-type]
+    (lambda: Settings()._replace(on_error="rise"), 'on_error (argument): must be one of "return", "raise", not "rise"'),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), CONSTRUCTED)
+def test_the_constructor_refuses_an_impossible_value(make: Callable[[], Settings], message: str) -> None:
+    """The error is that of a mapping; a table is no group of settings."""
+    with pytest.raises(SettingsError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+def test_the_constructor_keeps_values_as_a_mapping_would() -> None:
+    """What is equal is equal however it was made, nested groups, secrets and whole settings included."""
+    mapping: dict[str, Any] = {
+        "origins": ["https://A.example:443/"],
+        "token": {"url": "https://u:hunter2@a.example/login", "json": {"password": "hunter2"}},
+        "codes": {-7: {"recovery": "retry"}},
+        "per_origin": {A: {"deadline": 1}},
+    }
+    made = Settings.from_mapping(mapping)
+    token = TokenSettings(url=mapping["token"]["url"], json=mapping["token"]["json"])
+    same = Settings(origins=mapping["origins"], token=token, codes=made.codes, per_origin=made.per_origin)
+    assert same == made and repr(same) == repr(made) and "hunter2" not in repr(same)
+    assert same._replace(mode="off").token == made.token
+    assert repr(Settings(**made._asdict())) == repr(made)
 
 
 @pytest.mark.parametrize(("mapping", "parts"), CONTRADICTIONS)

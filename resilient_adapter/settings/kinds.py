@@ -341,7 +341,8 @@ class Url(Text):
     def check(self, value: Any) -> Any:
         url = super().check(value)
         self.parse_url(str(url))
-        return url if isinstance(value, Secret) else CredentialUrl(url)
+        # One that was checked before is shown as before; one that was kept elsewhere is not shown at all.
+        return url if type(value) is Secret else CredentialUrl(url)
 
 
 class Choice(Text):
