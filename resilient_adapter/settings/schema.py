@@ -108,7 +108,7 @@ class RetrySettings(Frozen):
 
     max_attempts: int = _key(3, Integer(1), "Sends of one request in all, the first one counted.")
     base: float = _key(
-        1.0, Number(), "Seconds before the first repeat; repeat n (0, 1, …) waits base * factor**n + U(0, jitter)."
+        1.0, Number(), "Seconds before the first repeat; repeat n (0, 1, ...) waits base * factor**n + U(0, jitter)."
     )
     factor: float = _key(2.0, Number(1.0), "What the wait grows by from one repeat to the next.")
     jitter: float = _key(1.0, Number(), "Seconds of chance that are added at most to each wait.")
