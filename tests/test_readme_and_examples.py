@@ -7,11 +7,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
-from resilient_adapter import Settings
+from resilient_adapter import Event, ResilientAdapter, Settings, errors
+from resilient_adapter.core.model import CodeInfo
+from resilient_adapter.core.report import Attempt, Resilience
+from resilient_adapter.telemetry.events import EventName
 from resilient_adapter.testing import Fault, Gateway
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +90,17 @@ def test_the_settings_in_the_documentation_are_good(page: str, tmp_path: Path) -
     for text in files:
         (tmp_path / "shown.toml").write_text(text)
         assert Settings.load(tmp_path / "shown.toml", environ) != Settings.from_mapping({})
+
+
+def test_the_page_of_errors_is_whole() -> None:
+    """It has the exceptions as the source draws them, every event, and each field and argument by its name."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    tree = (errors.__doc__ or "").partition("::\n\n")[2]
+    assert f"```\n{dedent(tree)}```\n" in page
+    arguments = set(signature(ResilientAdapter).parameters) - {"http_adapter_options"} | {"**http_adapter_options"}
+    fields = {*Event.__struct_fields__, *Attempt._fields, *Resilience._fields, *CodeInfo.__struct_fields__}
+    for name in {*arguments, *fields, *(name.value for name in EventName), "retry_after", "client_order_id"}:
+        assert f"`{name}`" in page, name
 
 
 def test_mounting_on_a_session(tmp_path: Path) -> None:
