@@ -399,7 +399,9 @@ class Settings(Frozen):
     shared: SharedSettings = _group(SharedSettings, "What processes tell each other.")
     log: LogSettings = _group(LogSettings, "What is logged.")
 
-    if not TYPE_CHECKING:  # for which the fields above say what the constructor takes
+    if TYPE_CHECKING:
+        pass  # the fields above say what the constructor takes
+    else:
 
         def __init__(self, *args, **values):
             super().__init__(*args, **values)
