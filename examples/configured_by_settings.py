@@ -1,9 +1,11 @@
 """Everything by settings: where tokens come from, how often to repeat, when to leave a server alone.
 
 In one terminal:   resilient-adapter gateway --port 8088 --token-ttl 5 --fault-rate 0.2
-In another:        RESILIENT_ADAPTER_SETTINGS=examples/gateway.toml python examples/configured_by_settings.py
+In another:
+    export GATEWAY_PASSWORD=demo RESILIENT_ADAPTER_SETTINGS=examples/gateway.toml
+    python examples/configured_by_settings.py
 
-`resilient-adapter settings --settings examples/gateway.toml` shows what is in effect, and where it came from.
+There `resilient-adapter settings` shows what is in effect, and where it came from.
 """
 
 import logging

@@ -17,7 +17,8 @@ class Clock(Protocol):
         """Return seconds since the epoch."""
         ...
 
-    def sleep(self, seconds: float) -> None:
+    # Its argument has no name, as in time.sleep: the module ``time`` is a clock, too.
+    def sleep(self, seconds: float, /) -> None:
         """Wait for that many seconds."""
         ...
 

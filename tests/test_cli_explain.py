@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -275,6 +277,103 @@ def test_a_reader_that_leaves_early_is_no_error(unbuffered: str, environment: di
             [*RUN, "codes"], env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+@pytest.mark.parametrize("argv", [["codes"], ["settings", "--template"], ["explain", "--help"]])
+def test_output_that_cannot_be_written_is_one_line(argv: list[str], environment: dict[str, str]) -> None:
+    """A full disk ends a command with exit status 1 and without a traceback."""
+    environment.pop("PYTHONUNBUFFERED", None)  # with it argparse itself hides that its help was lost
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*RUN, *argv], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, f"resilient-adapter: cannot write: {os.strerror(errno.ENOSPC)}\n")
+
+
+def test_output_is_dropped_only_where_it_is_a_file(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk is told of though stdout is no file; an error of another kind passes, for it is nobody's output."""
+    errors = iter([OSError(errno.ENOSPC, "full"), OSError(errno.EPERM, "not allowed")])
+
+    def fail(args: object) -> int:
+        raise next(errors)
+
+    command(fail)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert cli.main(["fake"]) == 1
+    assert capsys.readouterr().err == "resilient-adapter: cannot write: full\n"
+    with pytest.raises(PermissionError):
+        cli.main(["fake"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "said"),
+    [
+        ("codes", 1, "resilient-adapter: standard output is closed\n"),
+        ("codes --bogus", 2, "resilient-adapter codes: unrecognized arguments: --bogus\n"),
+        ("run -c", 2, "resilient-adapter run: unrecognized arguments: -c\n"),
+        ("run script.py", 7, ""),
+    ],
+)
+def test_a_process_without_a_stdout(
+    argv: str, status: int, said: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """What a command would print has nowhere to go: one line, exit status 1. A script need not print."""
+    (tmp_path / "script.py").write_text("raise SystemExit(7)")
+    line = f'"{sys.executable}" -m resilient_adapter {argv} >&-'
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+IN_ASCII = """
+import sys
+from resilient_adapter.cli import COMMANDS, main
+
+names = [name for commands in COMMANDS.values() for name in commands]
+for argv in (
+    ["--help"], *([name, "--help"] for name in names),
+    ["explain", "-1003", "429"], ["codes"], ["settings"], ["settings", "--template"],
+    ["simulate", "--clients", "10", "--outage", "1", "--processes", "2"], ["state"], ["orders", "none"],
+):
+    print(f"<{' '.join(argv)}> {main(argv)}")
+"""
+
+
+@pytest.mark.parametrize("more", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_every_command_can_be_told_in_ascii(more: dict[str, str], environment: dict[str, str], tmp_path: Path) -> None:
+    """Where only ASCII can be shown each help and each output is whole, and nothing in them had to be escaped."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ASCII],
+        cwd=tmp_path,
+        env={**environment, "PYTHONCOERCECLOCALE": "0", **more},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    text = done.stdout.decode("ascii")
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    ended = dict(re.findall(r"^<(.*)> (\d)$", text, re.MULTILINE))
+    assert {argv for argv, status in ended.items() if status != "0"} == {"state", "orders none"}
+    assert len(ended) == 1 + len(NAMES) + 7
+    assert not re.search(r"\\[xuU]", text)
+
+
+def test_what_ascii_lacks_is_escaped(environment: dict[str, str], tmp_path: Path) -> None:
+    """A value in the user's own letters ends nothing; in JSON it is JSON's escape."""
+    (tmp_path / "resilient_adapter.toml").write_text('orders.journal = "b\u00fccher"', encoding="utf-8")
+    told = [
+        subprocess.run(
+            [*RUN, "settings", *more], cwd=tmp_path, env={**environment, "PYTHONIOENCODING": "ascii"},
+            stdout=subprocess.PIPE, timeout=60, check=True,
+        ).stdout.decode("ascii")
+        for more in ([], ["--json"])
+    ]  # fmt: skip
+    assert '"b\\xfccher"' in told[0]
+    assert {"b\u00fccher"} <= {str(record["value"]) for record in json.loads(told[1])}
 
 
 def test_a_closed_stdout_is_left_alone(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

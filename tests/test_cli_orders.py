@@ -112,6 +112,12 @@ def test_a_journal_that_is_missing_is_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_is_no_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is there, so it is not said to be missing."""
+    assert main(["orders", str(tmp_path)]) == 1
+    assert capsys.readouterr() == ("", f"resilient-adapter: {tmp_path}: that is no file\n")
+
+
 def test_a_file_that_is_no_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line on stderr that says so, and the file is left as it is."""
     file = tmp_path / "notes.txt"

@@ -320,7 +320,7 @@ class TestInProcess:
     def test_as_a_program_it_becomes_the_script(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], options: list[str]
     ) -> None:
-        """The process turns into the interpreter with the script, given the same options."""
+        """The process turns into the interpreter with the script, given the same options; with a stdout or without."""
         (folder / "s.py").touch()
         became: list[Any] = []
         monkeypatch.setattr(os, "execve", lambda *args: became.append(args))
@@ -337,6 +337,8 @@ class TestInProcess:
         assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(Path(startup.__file__).parent)
         plan = json.loads(environment[command.VARIABLE])
         assert (plan["settings"], plan["log"]) == (os.devnull, str(folder / "a.log"))
+        monkeypatch.setattr(sys, "stdout", None)
+        assert cli.main(["run", "s.py"]) == 0 and len(became) == 2
 
     @pytest.mark.parametrize(
         ("files", "named", "variable", "found"),

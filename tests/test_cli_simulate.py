@@ -41,7 +41,7 @@ class TestTable:
         status, output, errors = run(capsys)
         heading, outage, empty, columns, *rows = output.splitlines()
         assert (status, errors, empty) == (0, "", "")
-        assert heading == "10 clients × 1/s = 10 calls/s; the server can do 12/s; timeout 30 s"
+        assert heading == "10 clients x 1/s = 10 calls/s; the server can do 12/s; timeout 30 s"
         assert outage == "outage of 5 s, answered -1008 at once; 50 calls begin in it"
         assert [row[:32].strip() for row in rows] == ROWS
         assert columns.split() == ["in", "outage", "peak", "after", "recovered", "failed", "sends/call"]
@@ -139,7 +139,17 @@ class TestSettings:
         (["--answer", "200"], "--answer 200: under these settings that is no failure"),
         (["--answer", "0"], "--answer 0: under these settings that is no failure"),
         (["--answer", "-5"], "--answer -5: under these settings that is no failure"),
-        (["--answer", "busy"], "argument --answer: invalid int value: 'busy'"),
+        (["--answer", "busy"], "argument --answer: 'busy' is neither a code (-1008) nor an HTTP status (500)"),
+        (["--outage", "1e9"], "an outage or a timeout of 1e+09 s is too long to simulate: 10000 at most"),
+        (["--hang", "--timeout", "1e9"], "a timeout of 1e+09 s is too long to simulate: 10000 at most"),
+        (["--processes", "100001"], "100001 processes are too many to simulate: 100000 at most"),
+        (["--clients", "100000000"], "9.6e+09 calls are too many to simulate: 50000000 at most"),
+        (["--clients", "100000000", "--rate", "1e-9"], "1e+08 calls are too many to simulate: 50000000 at most"),
+        (["--rate", "1e300"], "calls are too many to simulate"),
+        (
+            ["--clients", "200000", "--outage", "30", "--hang"],
+            "6e+06 calls that wait at once are too many to simulate: 4000000 at most",
+        ),
         (["--hang", "--answer", "500"], "argument --answer: not allowed with argument --hang"),
         (["--clients", "1", "--rate", "0.1"], "no call may begin in so short an outage"),
         (["--settings", "missing.toml"], "missing.toml"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from resilient_adapter.clock import SYSTEM_CLOCK, SystemClock
+from resilient_adapter import ResilientAdapter
+from resilient_adapter.clock import SYSTEM_CLOCK, Clock, SystemClock
 
 
 def test_it_tells_the_system_time() -> None:
@@ -21,3 +22,9 @@ def test_all_of_them_are_equal() -> None:
     assert SystemClock() == SYSTEM_CLOCK and hash(SystemClock()) == hash(SYSTEM_CLOCK)
     assert SystemClock() != time
     assert repr(SYSTEM_CLOCK) == "SystemClock()"
+
+
+def test_the_module_time_is_a_clock() -> None:
+    """It fits the protocol as it is: type checkers check this line."""
+    clock: Clock = time
+    assert ResilientAdapter({"mode": "off"}, clock=clock).settings.mode == "off"

@@ -7,11 +7,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
-from resilient_adapter import Settings
+from resilient_adapter import Event, ResilientAdapter, Settings, errors
+from resilient_adapter.core.model import CodeInfo
+from resilient_adapter.core.report import Attempt, Resilience
+from resilient_adapter.telemetry.events import EventName
 from resilient_adapter.testing import Fault, Gateway
 
 ROOT = Path(__file__).parent.parent
@@ -33,11 +38,31 @@ def run(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedProces
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Gateway, Path]]:
-    """A gateway that asks for tokens, and the examples' settings file with its address."""
+    """A gateway that asks for tokens, and a folder with the examples, its address in them."""
+    (tmp_path / "examples").mkdir()
     with Gateway(require_token=True) as gateway:
-        settings = tmp_path / "gateway.toml"
-        settings.write_text((EXAMPLES / "gateway.toml").read_text().replace("http://127.0.0.1:8088", gateway.url))
-        yield gateway, settings
+        for file in EXAMPLES.iterdir():
+            if file.is_file():
+                text = file.read_text(encoding="utf-8").replace("http://127.0.0.1:8088", gateway.url)
+                (tmp_path / "examples" / file.name).write_text(text, encoding="utf-8")
+        yield gateway, tmp_path
+
+
+def as_printed(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run the indented lines of an example's docstring in a shell."""
+    text = (folder / "examples" / script).read_text(encoding="utf-8")
+    commands = re.findall(r"^    (\S.*)$", text.split('"""')[1], re.MULTILINE)
+    assert commands
+    names = f'python() {{ "{sys.executable}" "$@"; }}; resilient-adapter() {{ python -m resilient_adapter "$@"; }}'
+    return subprocess.run(
+        ["bash", "-c", "\n".join((names, *commands))],
+        cwd=folder,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
@@ -67,6 +92,17 @@ def test_the_settings_in_the_documentation_are_good(page: str, tmp_path: Path) -
         assert Settings.load(tmp_path / "shown.toml", environ) != Settings.from_mapping({})
 
 
+def test_the_page_of_errors_is_whole() -> None:
+    """It has the exceptions as the source draws them, every event, and each field and argument by its name."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    tree = (errors.__doc__ or "").partition("::\n\n")[2]
+    assert f"```\n{dedent(tree)}```\n" in page
+    arguments = set(signature(ResilientAdapter).parameters) - {"http_adapter_options"} | {"**http_adapter_options"}
+    fields = {*Event.__struct_fields__, *Attempt._fields, *Resilience._fields, *CodeInfo.__struct_fields__}
+    for name in {*arguments, *fields, *(name.value for name in EventName), "retry_after", "client_order_id"}:
+        assert f"`{name}`" in page, name
+
+
 def test_mounting_on_a_session(tmp_path: Path) -> None:
     """The example survives an expired token and a rate limit, and shows each send."""
     done = run(str(EXAMPLES / "mount_on_a_session.py"), cwd=tmp_path)
@@ -81,28 +117,20 @@ def test_mounting_on_a_session(tmp_path: Path) -> None:
 
 
 def test_dropping_into_a_legacy_script(served: tuple[Gateway, Path]) -> None:
-    """The old script fails by itself, and under ``run`` prints what it prints on a good day."""
-    gateway, settings = served
-    script = str(EXAMPLES / "legacy_script.py")
-    plain = run(script, gateway.url, cwd=settings.parent)
-    assert (plain.returncode, plain.stdout) == (1, "")
-    gateway.script(Fault.reset(), path="/api/*")
-    done = run(
-        "-m", "resilient_adapter", "run", "--settings", str(settings), script, gateway.url,
-        cwd=settings.parent, GATEWAY_PASSWORD="demo",
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    """As its docstring says: the old script fails by itself, and under ``run`` prints what it prints on a good day."""
+    gateway, folder = served
+    gateway.script(None, Fault.reset(), path="/api/*")
+    done = as_printed(folder, "legacy_script.py")
+    assert done.returncode == 0
+    assert done.stderr.startswith("BTCUSDT: API error -1002") and done.stderr.count("\n") == 1
     assert done.stdout == "BTCUSDT success\nETHUSDT success\nSOLUSDT success\n"
 
 
 def test_configuring_by_settings(served: tuple[Gateway, Path]) -> None:
-    """Settings alone bring the token, and the log says what was done."""
-    gateway, settings = served
+    """As its docstring says: settings alone bring the token, and the log says what was done."""
+    gateway, folder = served
     gateway.script(None, Fault.code(-1001), path="/api/*")
-    done = run(
-        str(EXAMPLES / "configured_by_settings.py"), cwd=settings.parent,
-        RESILIENT_ADAPTER_SETTINGS=str(settings), GATEWAY_URL=gateway.url, GATEWAY_PASSWORD="demo",
-    )  # fmt: skip
+    done = as_printed(folder, "configured_by_settings.py")
     assert done.returncode == 0
     assert done.stdout == "account success\npositions success\nopenOrders success\n"
     assert "INFO retry" in done.stderr and "code=-1001" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from resilient_adapter.errors import SettingsError
 from resilient_adapter.settings import Settings
 from resilient_adapter.settings.names import known_keys
-from resilient_adapter.settings.schema import ROOT
+from resilient_adapter.settings.schema import ROOT, RetrySettings, TokenSettings
 from resilient_adapter.settings.sources import explain_settings
 
 NAN, INF = float("nan"), float("inf")
@@ -150,7 +151,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("signing.secret", "", "not this text"),
     ("signing.secret", True, "not true or false"),
     ("signing.secret", 12345, "not a number"),
-    ("signing.secret", {"envv": "X"}, "not a table"),
+    ("signing.secret", {"envv": "X"}, 'not a table; {env = "NAME"} or {file = "PATH"} says where it is'),
+    ("signing.secret", {"env": "X", "file": "Y"}, 'not a table; {env = "NAME"} or {file = "PATH"} says where it is'),
     ("signing.recv_window", 0, "at least 1"),
     ("signing.recv_window", 5000.0, "must be an integer"),
     ("signing.paths", ["api"], 'must be a path that begins with "/", or a pattern'),
@@ -292,6 +294,41 @@ def test_an_impossible_value_is_refused(key: str, value: Any, message: str) -> N
     assert caught.value.__context__ is None
 
 
+CONSTRUCTED: list[tuple[Callable[[], Settings], str]] = [
+    (lambda: Settings(mode="Shadow"), 'mode (argument): must be one of "enforce", "shadow", "off", not "Shadow"'),  # type: ignore[arg-type]
+    (lambda: Settings("shdow"), 'mode (argument): must be one of "enforce", "shadow", "off", not "shdow"'),  # type: ignore[arg-type]
+    (lambda: Settings(deadline=-1), "deadline (argument): must be a number of at least 0, not -1"),
+    (lambda: Settings(origins=("a.example",)), "not an origin of the form"),
+    (lambda: Settings(retry=RetrySettings(max_attempts=0)), "retry.max_attempts (argument): must be an integer of at"),
+    (lambda: Settings(retry={"base": 1}), "retry (argument): must be RetrySettings here; Settings.from_mapping takes"),  # type: ignore[arg-type]
+    (lambda: Settings()._replace(on_error="rise"), 'on_error (argument): must be one of "return", "raise", not "rise"'),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), CONSTRUCTED)
+def test_the_constructor_refuses_an_impossible_value(make: Callable[[], Settings], message: str) -> None:
+    """The error is that of a mapping; a table is no group of settings."""
+    with pytest.raises(SettingsError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+def test_the_constructor_keeps_values_as_a_mapping_would() -> None:
+    """What is equal is equal however it was made, nested groups, secrets and whole settings included."""
+    mapping: dict[str, Any] = {
+        "origins": ["https://A.example:443/"],
+        "token": {"url": "https://u:hunter2@a.example/login", "json": {"password": "hunter2"}},
+        "codes": {-7: {"recovery": "retry"}},
+        "per_origin": {A: {"deadline": 1}},
+    }
+    made = Settings.from_mapping(mapping)
+    token = TokenSettings(url=mapping["token"]["url"], json=mapping["token"]["json"])
+    same = Settings(origins=mapping["origins"], token=token, codes=made.codes, per_origin=made.per_origin)
+    assert same == made and repr(same) == repr(made) and "hunter2" not in repr(same)
+    assert same._replace(mode="off").token == made.token
+    assert repr(Settings(**made._asdict())) == repr(made)
+
+
 @pytest.mark.parametrize(("mapping", "parts"), CONTRADICTIONS)
 def test_two_keys_that_contradict_each_other_are_refused(mapping: dict[str, Any], parts: tuple[str, ...]) -> None:
     """The error names both keys, or the key and what it lacks."""
@@ -319,11 +356,12 @@ def test_contradicting_keys_may_come_from_different_sources(directory: Path) -> 
     )
 
 
-@pytest.mark.parametrize("mapping", [[], "x", 5, None, [("mode", "off")]])
+@pytest.mark.parametrize("mapping", [[], "x", 5, None, [("mode", "off")], Path("x")])
 def test_settings_are_a_mapping(mapping: Any) -> None:
-    """Nothing else is taken for one."""
-    with pytest.raises(SettingsError, match=r"settings \(argument\): must be a table"):
+    """Nothing else is taken for one; who gave a file's path is told how files are given."""
+    with pytest.raises(SettingsError, match=r"settings \(argument\): must be a table") as caught:
         Settings.from_mapping(mapping)
+    assert ("; for a file give Settings.load(PATH)" in str(caught.value)) == isinstance(mapping, (str, Path))
 
 
 # -------------------------------------------------------------------------------------------------- environment
@@ -361,8 +399,11 @@ def test_settings_are_a_mapping(mapping: Any) -> None:
         ({"RESILIENT_ADAPTER__RETRY__BASE": "1e999"}, "not inf"),
         ({"RESILIENT_ADAPTER__RETRY__BASE": "1s"}, 'not "1s"'),
         ({"RESILIENT_ADAPTER__SHARED__TOKENS": "maybe"}, 'must be true or false, not "maybe"'),
-        ({"RESILIENT_ADAPTER__SUCCESS_CODES": "0,200"}, "must be a list, each item an integer"),
-        ({"RESILIENT_ADAPTER__SUCCESS_CODES": "[" * 100_000}, "must be a list, each item an integer"),
+        ({"RESILIENT_ADAPTER__SUCCESS_CODES": "0,200"}, "each item an integer, written as JSON: [0, 200]"),
+        ({"RESILIENT_ADAPTER__SUCCESS_CODES": "[" * 100_000}, "each item an integer, written as JSON: [0, 200]"),
+        ({"RESILIENT_ADAPTER__ORIGINS": "https://u:hunter2@a"}, 'gateway.example", written as JSON: ["A", "B"]'),
+        ({"RESILIENT_ADAPTER__RETRY__METHODS": "GET,POST"}, 'an HTTP method, written as JSON: ["A", "B"]'),
+        ({"RESILIENT_ADAPTER__RETRY__METHODS": ""}, 'an HTTP method, written as JSON: ["A", "B"]'),
         ({"RESILIENT_ADAPTER__SUCCESS_CODES": "5"}, "must be a list, each item an integer, not 5"),
         ({"RESILIENT_ADAPTER__RATE_LIMIT__RATE": "[1"}, "a rate is"),
         ({"RESILIENT_ADAPTER__CODES": "-1999"}, "must be a table, not a number"),
@@ -410,7 +451,18 @@ def test_a_named_file_has_to_be_there(directory: Path) -> None:
         ("s.toml", b"deadline = -1", r"deadline \(file s.toml\): must be a number of at least 0, not -1"),
         ("s.toml", b"deadline = 1979-05-27", r"deadline \(file s.toml\): must be a number of at least 0, not a date"),
         ("s.toml", b"token.json.a = 1979-05-27", r"token.json.a \(file s.toml\): must be something that JSON can hold"),
-        ("s.toml", b"[tool.resilient_adapter]", r"tool \(file s.toml\): unknown key"),
+        (
+            "s.toml",
+            b"[tool.resilient_adapter]",
+            r"\(argument\): keys stand at the top level here, and not in a table \[t",
+        ),
+        (
+            "s.toml",
+            b"[resilient-adapter]",
+            r"\(argument\): keys stand at the top level here, and not in a table \[tool",
+        ),
+        ("s.toml", b"[tols]", r"tols \(file s.toml\): unknown key"),
+        ("pyproject.toml", b"[tool.resilient-adapter]", r"t-adapter\]: did you mean \[tool.resilient_adapter\]\?"),
         ("pyproject.toml", b"[project]", r"\(argument\) has no table \[tool.resilient_adapter\]"),
         ("pyproject.toml", b"tool = 1", r"\(argument\) has no table \[tool.resilient_adapter\]"),
         (
@@ -440,10 +492,45 @@ def test_a_directory_is_no_settings_file(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "resilient_adapter.toml",
+            None,
+            r"settings file resilient_adapter.toml \(working directory\) cannot be read: ",
+        ),
+        ("resilient-adapter.toml", "", r"\(working directory\): did you mean resilient_adapter.toml\?"),
+        (
+            "pyproject.toml",
+            "[tool.resilient-adapter]",
+            r"file pyproject.toml has a table \[tool.resilient-adapter\]: did you mean \[tool.resilient_adapter\]\?",
+        ),
+        ("pyproject.toml", "[tool.resilient_adapter]\n[tool.resilient-adapter]", r"did you mean \[tool.resilient_adap"),
+        ("pyproject.toml", '[project]\ndependencies = ["resilient-adapter"]', None),
+        ("pyproject.toml", "[not TOML, and none of our business", None),
+        ("resilient_adapter.toml.old", "", None),
+    ],
+)
+def test_what_lies_in_the_working_directory_is_not_passed_over(
+    directory: Path, name: str, content: str | None, message: str | None
+) -> None:
+    """A file or table under the command's name, or a directory for a file, is an error; other files are not."""
+    if content is None:
+        Path(name).mkdir()
+    else:
+        Path(name).write_text(content)
+    if message is None:
+        assert Settings.load(environ={}) == Settings()
+        return
+    with pytest.raises(SettingsError, match=message):
+        Settings.load(environ={})
+
+
+@pytest.mark.parametrize(
     ("value", "message"),
     [
         ({"env": "NOPE"}, "the environment variable NOPE that it names is not set"),
-        ({"file": "nope"}, "the file nope that it names cannot be read as UTF-8 text"),
+        ({"file": "nope"}, "the file nope that it names does not exist"),
         ({"file": "binary"}, "the file binary that it names cannot be read as UTF-8 text"),
         ({"file": "."}, "the file . that it names cannot be read as UTF-8 text"),
     ],

@@ -3,14 +3,16 @@
 A command is a module with ``register(subparsers)``, which adds its parser and sets ``run``, a function from the
 parsed arguments to the exit status. Only the module of the command that was asked for is imported.
 
-Exit status: 0 done; 1 what was asked for is not there; 2 the command or the settings are wrong, said in one line on
-stderr; 130 interrupted; 141 whoever read our output has gone.
+Exit status: 0 done; 1 what was asked for is not there, or its output cannot be written; 2 the command or the settings
+are wrong, said in one line on stderr; 130 interrupted; 141 whoever read our output has gone.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import select
 import sys
@@ -49,6 +51,9 @@ COMMANDS: Mapping[str, Mapping[str, Command]] = {
     },
 }
 """The commands by heading, in the order in which ``--help`` lists them."""
+
+# A full disk, a quota, a broken one: nothing that was to be written can be.
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 
 class CommandError(Exception):
@@ -107,14 +112,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; those of the process where None.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name from a settings file, say, that the terminal's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             args = _parse(sys.argv[1:] if argv is None else argv)
         except SystemExit as end:  # how argparse ends after --help, and after a usage error
             status = int(end.code or 0)
         else:
+            if sys.stdout is None and getattr(args, "prints", True):
+                raise CommandError("standard output is closed", status=1)
             status = args.run(args)
-        if not sys.stdout.closed:  # a script that was run may have closed it
+        if sys.stdout is not None and not sys.stdout.closed:  # a script that was run may have closed it
             sys.stdout.flush()
     except CommandError as error:
         print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -125,6 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _reader_has_gone():
             raise  # some other pipe, or a socket: not ours to hide
         return 141
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        print(f"{PROG}: cannot write: {error.strerror}", file=sys.stderr)
+        _drop_output()
+        return 1
     return status
 
 
@@ -176,8 +193,16 @@ def _reader_has_gone() -> bool:
     poll.register(stdout, 0)  # errors and hang-ups are told unasked
     if not poll.poll(0):
         return False
+    _drop_output()
+    return True
+
+
+def _drop_output() -> None:
     # The interpreter flushes once more as it ends, and would complain.
+    try:
+        stdout = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        return  # no file, or a closed one
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stdout)
     os.close(nowhere)
-    return True

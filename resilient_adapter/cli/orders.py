@@ -50,8 +50,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(args: argparse.Namespace) -> int:
     from ..state.journal import Journal
 
-    if not Path(args.journal).is_file():
-        raise CommandError(f"{args.journal}: there is no such journal", status=1)
+    path = Path(args.journal)
+    if not path.is_file():
+        problem = "that is no file" if path.exists() else "there is no such journal"
+        raise CommandError(f"{path}: {problem}", status=1)
     journal = Journal(args.journal, SYSTEM_CLOCK, create=False)
     try:
         if args.resolve is not None:
@@ -136,7 +138,7 @@ def _order(entry: Entry, settings: Settings) -> PreparedRequest:
 
 def _print(entries: list[Entry], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_fields(entry) for entry in entries], indent=2, ensure_ascii=False))
+        print(json.dumps([_fields(entry) for entry in entries], indent=2))
         return
     rows = [_row(_fields(entry)) for entry in entries]
     if not rows:

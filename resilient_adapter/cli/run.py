@@ -39,7 +39,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "script", metavar="SCRIPT", nargs=argparse.REMAINDER, help="a script, a folder or zip file; -: standard input"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, prints=False)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -109,7 +109,8 @@ def _interpreter_options() -> list[str]:
 
 def _become(command: list[str], environment: dict[str, str]) -> int:
     if _is_program() and os.name == "posix":
-        sys.stdout.flush()
+        if sys.stdout is not None:  # nor need the script have one
+            sys.stdout.flush()
         os.execve(command[0], command, environment)
     # Elsewhere exec() begins a new process and ends this one before it.
     status = subprocess.call(command, env=environment)

@@ -38,6 +38,14 @@ columns:
 
 _MOST_PROCESSES = 200
 
+# Measured: 10^5 clients with a call per second each, 12 million calls in all, take a minute and 65 MB, and where they
+# hang for 30 seconds, 3 million of them at once, two minutes and 1.7 GB. 10^4 seconds are 200 MB of counts; 10^5
+# processes, 560 MB.
+_MOST_CALLS = 50_000_000
+_MOST_AT_ONCE = 4_000_000
+_MOST_SECONDS = 10_000.0
+_MOST_OF_THEM = 100_000
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -63,7 +71,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     how.add_argument(
         "--answer",
         metavar="CODE",
-        type=int,
+        type=_answer,
         default=-1008,
         help="what it answers at once in the outage: a code, or an HTTP status (default: -1008, with status 503)",
     )
@@ -79,7 +87,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="X",
         type=_positive,
         default=1.2,
-        help="requests per second that the server can do, over the demand, N × R (default: 1.2)",
+        help="requests per second that the server can do, over the demand, N * R (default: 1.2)",
     )
     add(
         "--processes",
@@ -127,6 +135,7 @@ def _scenario(args: argparse.Namespace, settings: Settings) -> Scenario:
     timeout = settings.read_timeout if args.timeout is None else args.timeout
     if not timeout:
         raise CommandError("read_timeout is 0: say with --timeout how long everybody waits for an answer")
+    _check_size(args, timeout, waits=settings.circuit.when_open == "wait")
     if args.clients * args.rate * args.outage < 2:  # there may be gaps of twice the mean
         raise CommandError("no call may begin in so short an outage: more clients, calls or seconds are needed")
     return Scenario(
@@ -141,6 +150,26 @@ def _scenario(args: argparse.Namespace, settings: Settings) -> Scenario:
         processes=min(args.clients, args.processes or _MOST_PROCESSES),
         seed=args.seed,
     )
+
+
+def _check_size(args: argparse.Namespace, timeout: float, *, waits: bool) -> None:
+    """Refuse what would take memory without bound. ``waits``: calls wait until the outage is over."""
+    from ..simulation.world import AFTER, WARM_UP
+
+    longest = max(args.outage, timeout)
+    if longest > _MOST_SECONDS:
+        raise CommandError(
+            f"an outage or a timeout of {longest:g} s is too long to simulate: {_MOST_SECONDS:g} at most"
+        )
+    if (args.processes or 0) > _MOST_OF_THEM:
+        raise CommandError(f"{args.processes} processes are too many to simulate: {_MOST_OF_THEM} at most")
+    demand = args.clients * args.rate
+    calls = args.clients + demand * (WARM_UP + args.outage + AFTER)  # each client costs something, calls or none
+    if calls > _MOST_CALLS:
+        raise CommandError(f"{calls:.3g} calls are too many to simulate: {_MOST_CALLS} at most")
+    pending = demand * (args.outage if waits else min(args.outage, timeout) if args.hang else 0)
+    if pending > _MOST_AT_ONCE:
+        raise CommandError(f"{pending:.3g} calls that wait at once are too many to simulate: {_MOST_AT_ONCE} at most")
 
 
 def _writer(path: Path) -> Callable[[Picture], bytes]:
@@ -169,7 +198,7 @@ def _heading(scenario: Scenario) -> str:
     what = "unanswered" if scenario.hang else f"answered {scenario.answer} at once"
     share = "" if scenario.partial == 1 else f"{scenario.partial:.0%} of requests "
     return (
-        f"{scenario.clients} clients × {scenario.rate:g}/s = {scenario.demand:g} calls/s; the server can do"
+        f"{scenario.clients} clients x {scenario.rate:g}/s = {scenario.demand:g} calls/s; the server can do"
         f" {scenario.capacity * scenario.demand:g}/s; timeout {scenario.timeout:g} s\n"
         f"outage of {scenario.outage:g} s, {share}{what};"
         f" {round(scenario.demand * scenario.outage)} calls begin in it\n\n"
@@ -210,6 +239,12 @@ def _document(scenario: Scenario, rows: list[tuple[str, Record]]) -> dict[str, A
 def _count(text: str) -> int:
     if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _answer(text: str) -> int:
+    if not re.fullmatch("[-+]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a code (-1008) nor an HTTP status (500)")
     return int(text)
 
 

@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     except StoreError as error:
         raise CommandError(str(error), status=1) from None
     if args.json:
-        print(json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False))
+        print(json.dumps([row._asdict() for row in rows], indent=2))
         return 0
     if not rows:
         print("nothing is shared at the moment: all circuits are closed, and no origin is cooling down")

@@ -86,10 +86,11 @@ class Place(Frozen):
         if not names_a_place(value):
             return None
         ((how, name),) = value.items()
-        kind = "environment variable" if how == "env" else "file"
-        text = self.source.environ.get(name) if how == "env" else _content(self.source.directory / name)
+        if how == "env":
+            kind, text, problem = "environment variable", self.source.environ.get(name), "is not set"
+        else:
+            kind, (text, problem) = "file", _content(self.source.directory / name)
         if text is None:
-            problem = "is not set" if how == "env" else "cannot be read as UTF-8 text"
             raise self.error(f"the {kind} {name} that it names {problem}")
         return Secret(text), self._replace(source=self.source._replace(where=f"{self.source.where}: {kind} {name}"))
 
@@ -102,12 +103,15 @@ def names_a_place(value: Any) -> TypeGuard[Mapping[str, str]]:
     return how in ("env", "file") and isinstance(name, str)
 
 
-def _content(path: Path) -> str | None:
+def _content(path: Path) -> tuple[str | None, str]:
+    """Return a file's text, or none and what is wrong with it."""
     try:
         text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None, "does not exist"
     except (OSError, ValueError):
-        return None
-    return re.sub(r"\r?\n\Z", "", text)
+        return None, "cannot be read as UTF-8 text"
+    return re.sub(r"\r?\n\Z", "", text), ""
 
 
 def dotted(path: Iterable[str]) -> str:
@@ -315,6 +319,10 @@ class Text(Kind):
 
     def read(self, value: Any, at: Place) -> Tree:
         elsewhere = at.kept_elsewhere(value)
+        if elsewhere is None and isinstance(value, Mapping):
+            raise at.error(
+                f'must be {self.allowed}, not a table; {{env = "NAME"}} or {{file = "PATH"}} says where it is'
+            )
         return super().read(value, at) if elsewhere is None else super().read(*elsewhere)
 
     def check(self, value: Any) -> Any:
@@ -341,7 +349,8 @@ class Url(Text):
     def check(self, value: Any) -> Any:
         url = super().check(value)
         self.parse_url(str(url))
-        return url if isinstance(value, Secret) else CredentialUrl(url)
+        # One that was checked before is shown as before; one that was kept elsewhere is not shown at all.
+        return url if type(value) is Secret else CredentialUrl(url)
 
 
 class Choice(Text):
@@ -376,6 +385,13 @@ class ListOf(Kind):
         self.item = item
         self.allowed = f"a list, each item {item.allowed}"
 
+    def parse(self, text: str, at: Place) -> Any:
+        value = super().parse(text, at)
+        if isinstance(value, str):  # as it came: what was written is no JSON
+            example = "[0, 200]" if isinstance(self.item, Integer) else '["A", "B"]'
+            raise at.error(f"must be {self.allowed}, written as JSON: {example}")
+        return value
+
     def read(self, value: Any, at: Place) -> Tree:
         if not is_list(value):
             raise at.error(f"must be {self.allowed}, not {described(value, self.secret)}")
@@ -404,6 +420,8 @@ class OneOrMore(ListOf):
             return at.given(None)
         return super().read(value, at) if is_list(value) else self.item.read(value, at)
 
+    parse = Kind.parse  # a text is one
+
     def from_text(self, text: str) -> Any:
         return json.loads(text) if text.lstrip()[:1] == "[" else self.item.from_text(text)
 
@@ -426,7 +444,9 @@ class Table(Kind):
     def entries(self, value: Any, at: Place) -> Iterable[tuple[Any, Any]]:
         if not isinstance(value, Mapping):
             # Whatever was put where a table belongs may have been meant for a secret in it.
-            raise at.error(f"must be a table, not {described(value, hide=True)}")
+            path = not at.path and isinstance(value, (str, Path))
+            hint = "; for a file give Settings.load(PATH)" if path else ""
+            raise at.error(f"must be a table, not {described(value, hide=True)}{hint}")
         return value.items()
 
     def rows(self, key: tuple[str, ...], current: Any, tree: Tree) -> Iterator[Row]:

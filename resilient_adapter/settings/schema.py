@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ..core.codes import CODES
 from ..core.frozen import Frozen
@@ -35,11 +36,19 @@ from .kinds import (
     Number,
     OneOrMore,
     PerOrigin,
+    Place,
+    Source,
     Text,
     Url,
     matching,
 )
 from .values import FrozenDict, SecretDict
+
+Mode = Literal["enforce", "shadow", "off"]
+OnError = Literal["return", "raise"]
+CircuitScope = Literal["origin", "endpoint"]
+WhenOpen = Literal["raise", "respond", "wait"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 
 class Key:
@@ -99,7 +108,7 @@ class RetrySettings(Frozen):
 
     max_attempts: int = _key(3, Integer(1), "Sends of one request in all, the first one counted.")
     base: float = _key(
-        1.0, Number(), "Seconds before the first repeat; repeat n (0, 1, …) waits base * factor**n + U(0, jitter)."
+        1.0, Number(), "Seconds before the first repeat; repeat n (0, 1, ...) waits base * factor**n + U(0, jitter)."
     )
     factor: float = _key(2.0, Number(1.0), "What the wait grows by from one repeat to the next.")
     jitter: float = _key(1.0, Number(), "Seconds of chance that are added at most to each wait.")
@@ -164,14 +173,14 @@ class CircuitSettings(Frozen):
     )
     window: float = _key(30.0, Number(above=0.0), "Seconds that this window reaches back.")
     min_calls: int = _key(20, Integer(1), "Calls in the window below which the share says nothing yet.")
-    scope: str = _key(
+    scope: CircuitScope = _key(
         "origin",
-        Choice("origin", "endpoint"),
+        Choice(*get_args(CircuitScope)),
         '"origin": one circuit for each scheme, host and port; "endpoint": one for each path there.',
     )
-    when_open: str = _key(
+    when_open: WhenOpen = _key(
         "raise",
-        Choice("raise", "respond", "wait"),
+        Choice(*get_args(WhenOpen)),
         '"raise": CircuitOpenError; "respond": a local 503 with code -1008; "wait": until the probe, in the deadline.',
     )
     codes: tuple[int, ...] = _key((-1008,), ListOf(CODE), "Codes that count as a failure of the server.")
@@ -295,11 +304,7 @@ class SharedSettings(Frozen):
 class LogSettings(Frozen):
     """``log``: what is logged."""
 
-    level: str = _key(
-        "info",
-        Choice("debug", "info", "warning", "error", "critical"),
-        "Lowest level of the events that are logged.",
-    )
+    level: LogLevel = _key("info", Choice(*get_args(LogLevel)), "Lowest level of the events that are logged.")
 
 
 class CodePolicy(NamedTuple):
@@ -315,15 +320,40 @@ def _policy(code: int) -> CodePolicy:
     return CodePolicy(info.recovery, info.executed) if info else CodePolicy(Recovery.NONE, Executed.UNKNOWN)
 
 
+_CONSTRUCTOR = Source("argument", Path(), os.environ)
+
+
+def _checked(group: Frozen, at: Place) -> dict[str, Any]:
+    """Return what was given for the keys of a group, as it is kept."""
+    values: dict[str, Any] = {}
+    for name, key in keys_of(type(group)).items():
+        value = getattr(group, name)
+        # Most are defaults; and what is kept of a table by code or origin is not what may be given for it.
+        if value is key.default or isinstance(key.kind, (Codes, PerOrigin)):
+            continue
+        inner = at.child(name)
+        if not isinstance(key.kind, Group):
+            values[name] = key.kind.values(key.kind.read(value, inner))
+        elif isinstance(value, type(key.default)):
+            values[name] = value._replace(**_checked(value, inner))
+        else:
+            raise inner.error(f"must be {type(key.default).__name__} here; Settings.from_mapping takes tables")
+    return values
+
+
 class Settings(Frozen):
     """All settings. Immutable, comparable, hashable; they pickle, and no secret is in their ``repr``.
 
-    Made by :meth:`load` or :meth:`from_mapping`, which check what they are given; the constructor does not.
+    Made by :meth:`load` or :meth:`from_mapping`. The constructor checks single values as they do, and not whether
+    two of them contradict each other.
+
+    Raises:
+        SettingsError: a value cannot be used.
     """
 
-    mode: str = _key(
+    mode: Mode = _key(
         "enforce",
-        Choice("enforce", "shadow", "off"),
+        Choice(*get_args(Mode)),
         '"shadow": report what would be done, and change nothing; "off": plain requests.',
     )
     origins: tuple[str, ...] = _key(
@@ -331,9 +361,9 @@ class Settings(Frozen):
         ListOf(ORIGIN),
         "The API's own origins. Only they are given tokens, keys and signatures; any other gets plain requests.",
     )
-    on_error: str = _key(
+    on_error: OnError = _key(
         "return",
-        Choice("return", "raise"),
+        Choice(*get_args(OnError)),
         '"return": the last response is delivered as it is; "raise": an error response becomes an exception.',
     )
     success_codes: tuple[int, ...] = _key((0, 200), ListOf(CODE), "Top-level codes that are no error.")
@@ -368,6 +398,14 @@ class Settings(Frozen):
     )
     shared: SharedSettings = _group(SharedSettings, "What processes tell each other.")
     log: LogSettings = _group(LogSettings, "What is logged.")
+
+    if TYPE_CHECKING:
+        pass  # the fields above say what the constructor takes
+    else:
+
+        def __init__(self, *args, **values):
+            super().__init__(*args, **values)
+            self.__dict__.update(_checked(self, Place(_CONSTRUCTOR)))
 
     @classmethod
     def load(

@@ -18,6 +18,8 @@ FILE_VARIABLE = f"{PREFIX}_SETTINGS"
 _FILE = "resilient_adapter.toml"
 _PYPROJECT = "pyproject.toml"
 _TABLE = "[tool.resilient_adapter]"
+# The command's name, which a file or a table is easily given too. It would be passed over in silence.
+_MISSPELT = "resilient-adapter"
 
 
 class Loaded(NamedTuple):
@@ -138,8 +140,10 @@ def _file_tree(
     _, named = variables.get(FILE_VARIABLE, ("", ""))
     if named:
         return _read_file(Path(named), f"environment variable {FILE_VARIABLE}", environ)
-    if os.path.isfile(_FILE):
+    if os.path.exists(_FILE):
         return _read_file(Path(_FILE), "working directory", environ)
+    if os.path.exists(f"{_MISSPELT}.toml"):
+        raise SettingsError(f"settings file {_MISSPELT}.toml (working directory): did you mean {_FILE}?")
     if os.path.isfile(_PYPROJECT):
         return _read_file(Path(_PYPROJECT), None, environ)
     return {}
@@ -160,18 +164,23 @@ def _read_file(path: Path, named: str | None, environ: Mapping[str, str]) -> Tre
         raise SettingsError(f"settings file {path}{by} {problem}")
 
     pyproject = path.name == _PYPROJECT
-    if pyproject and named is None and "resilient_adapter" not in text:
+    if pyproject and named is None and "resilient_adapter" not in text and _MISSPELT not in text:
         return {}  # most are not for us, and parsing one takes longer than all the rest
     table: Any = _toml(text, path)
     where = f"file {path}"
     if pyproject:
         where += f" {_TABLE}"
         tool = table.get("tool")
-        table = tool.get("resilient_adapter") if isinstance(tool, Mapping) else None
+        tool = tool if isinstance(tool, Mapping) else {}
+        if _MISSPELT in tool:
+            raise SettingsError(f"settings file {path}{by} has a table [tool.{_MISSPELT}]: did you mean {_TABLE}?")
+        table = tool.get("resilient_adapter")
         if table is None and named is None:
             return {}
         if table is None:
             raise SettingsError(f"settings file {path}{by} has no table {_TABLE}")
+    elif not {"tool", "resilient_adapter", _MISSPELT}.isdisjoint(table):
+        raise SettingsError(f"settings file {path}{by}: keys stand at the top level here, and not in a table {_TABLE}")
     return ROOT.read(table, Place(Source(where, path.parent, environ)))
 
 
