@@ -31,7 +31,10 @@ class SystemClock:
     # The functions themselves, not methods around them: they are read several times in every call.
     monotonic = staticmethod(_time.monotonic)
     time = staticmethod(_time.time)
-    sleep = staticmethod(_time.sleep)
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait for that many seconds; as gevent has it, where that has put a sleep of its own in this one's place."""
+        _time.sleep(seconds)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SystemClock)

@@ -24,6 +24,7 @@ import requests
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 
+from . import transport
 from .adapter import ResilientAdapter, repeats_beneath
 from .settings.schema import Settings
 from .telemetry import log
@@ -31,6 +32,8 @@ from .telemetry import log
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_POOLS = 256
+_CONNECTIONS = 64
 _CLASS = "it is an adapter of a class of its own"
 _REPEATS = "its max_retries would repeat requests beneath us, orders included; the setting is retry.max_attempts"
 
@@ -38,10 +41,11 @@ _REPEATS = "its max_retries would repeat requests beneath us, orders included; t
 def install(settings: Settings | Mapping[str, Any] | None = None, **arguments: Any) -> Installation:
     """Put a resilient adapter into every session made from now on, and so behind ``requests.get()`` and its kin.
 
-    All of them share one pool of connections, which a session's ``close()`` does not close. Sessions that exist
-    already stay as they are. A plain ``HTTPAdapter`` that a script mounts itself is covered too, with its own pool
-    where it has options of its own; one with ``max_retries``, and an adapter of any other class, is left alone, with
-    one warning in the log.
+    All of them share one pool of connections, which a session's ``close()`` does not close. What may not be repeated
+    (a POST), and what logs in for a connection (NTLM, Negotiate), has its session's own, as without us. Sessions that
+    exist already stay as they are. A plain ``HTTPAdapter`` that a script mounts itself is covered too, with its own
+    pool where it has options of its own; one with ``max_retries``, and an adapter of any other class, is left alone,
+    with one warning in the log.
 
     Args:
         settings: as :class:`ResilientAdapter`'s.
@@ -55,6 +59,9 @@ def install(settings: Settings | Mapping[str, Any] | None = None, **arguments: A
     Raises:
         SettingsError: the settings cannot be used.
     """
+    # One pool for what would have been many: of more hosts, and for more threads.
+    arguments.setdefault("pool_connections", _POOLS)
+    arguments.setdefault("pool_maxsize", _CONNECTIONS)
     installation = Installation(ResilientAdapter(settings, **arguments))
     _patch.add(installation)
     return installation
@@ -113,6 +120,7 @@ class InstalledAdapter(ResilientAdapter):
     """A session's own adapter, covered by an installation. Never made, but what a plain one turns into."""
 
     _installation: Installation
+    _logs_in = False
 
     def join(self, installation: Installation) -> None:
         """Begin to be resilient as an installation's adapter is, sharing its state."""
@@ -143,9 +151,18 @@ class InstalledAdapter(ResilientAdapter):
     ) -> Any:
         """Return the pool for a request: one that all sessions share, or the adapter's own where it was tuned."""
         # Asked anew each time: scripts tune an adapter after it was mounted (a source address, an SSL context).
-        if self._installation.lends_to(self):
+        if self._may_share(request) and self._installation.lends_to(self):
             return self._installation.adapter.get_connection_with_tls_context(request, verify, proxies, cert)
         return super().get_connection_with_tls_context(request, verify, proxies, cert)
+
+    def _may_share(self, request: PreparedRequest) -> bool:
+        # A kept connection may have been closed by the server a moment ago. What may be repeated loses nothing by that;
+        # an order would be in doubt, in a script that has made a new connection for each of them.
+        if request.method not in self.settings.retry.methods:
+            return False
+        # These log in for the connection: whoever got it next would be who did.
+        self._logs_in = self._logs_in or transport.logs_in(request)
+        return not self._logs_in
 
     def close(self) -> None:
         """Close the adapter's own connections. The shared pool, and a transport handed to install(), stay open."""

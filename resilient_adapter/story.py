@@ -110,11 +110,9 @@ class Story:
 
     def challenged(self) -> bool:
         """Return whether an answer asks for credentials of another kind, which an auth hook above us is to give."""
-        response = self.response
-        if response is None or self.outcome is None or self.outcome.code is not None:
+        if self.response is None or self.outcome is None or self.outcome.code is not None:
             return False
-        scheme = response.headers.get("WWW-Authenticate", "").partition(" ")[0].lower()
-        return scheme in ("digest", "negotiate", "ntlm")
+        return transport.challenged(self.response)
 
     # --- it goes on
 
@@ -162,7 +160,9 @@ class Story:
             outcome, read_only=self.method in READ_ONLY_METHODS, doubt=self.doubt
         )
         report = self.report(unknown=unknown)
-        if why not in _QUIET:
+        # Nor is a good answer with a code that nobody lists a thing to warn of: some APIs have no other.
+        good = not outcome.error and outcome.code is not None and len(self.attempts) == 1
+        if why not in _QUIET and not good:
             self.emit(EventName.GIVE_UP, detail=why)
         raises = self._origin.settings.on_error == "raise" and not self._origin.shadow and not self._lookup
         response, error = self.response, self.error

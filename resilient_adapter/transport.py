@@ -254,6 +254,30 @@ def make_response(
         raw._original_response = original
 
 
+#: Schemes of HTTP authentication that log in for a connection (RFC 4559, section 6).
+_PER_CONNECTION = frozenset({"negotiate", "ntlm", "kerberos", "credssp"})
+#: Those that a hook above us answers, each in its own way.
+_ANSWERED_ABOVE = _PER_CONNECTION | {"digest"}
+
+
+def logs_in(request: requests.PreparedRequest) -> bool:
+    """Return whether a request logs in for its connection, and not for itself alone."""
+    value = request.headers.get("Authorization") or ""
+    return _scheme(value.decode("latin-1") if isinstance(value, bytes) else value) in _PER_CONNECTION
+
+
+def challenged(response: requests.Response) -> bool:
+    """Return whether an answer asks for credentials that an auth hook above us is to give."""
+    if response.status_code not in (401, 407):
+        return False
+    name = "WWW-Authenticate" if response.status_code == 401 else "Proxy-Authenticate"
+    return _scheme(response.headers.get(name, "")) in _ANSWERED_ABOVE
+
+
+def _scheme(value: str) -> str:
+    return value.partition(" ")[0].partition(",")[0].lower()
+
+
 def sever(response: requests.Response) -> None:
     """Close a response's connection, so that no other request takes the answer that is still to come for its own."""
     connection = getattr(response.raw, "connection", None)
@@ -461,10 +485,15 @@ class _Replay(io.BytesIO):
 
     fp = None  # http.client's responses have one, and urllib3 asks for it
 
-    def __init__(self, body: bytes, error: Exception | None = None) -> None:
+    def __init__(self, body: bytes, reader: object, error: Exception | None = None) -> None:
         super().__init__(body)
         self._size = len(body)
         self._error = error
+        self._reader = reader
+
+    def __getattr__(self, name: str) -> Any:
+        # What else http.client's response tells, its own still does: docker asks whether it is chunked.
+        return getattr(self._reader, name)
 
     def isclosed(self) -> bool:
         # http.client's responses close themselves at their end, and urllib3 asks.
@@ -523,7 +552,7 @@ def read_ahead(response: requests.Response, *, clock: Clock, deadline: float = _
         without_frames(error)  # the response keeps it, and they hold the response
         broken = error
     body = wire.getvalue()
-    _put_back(raw, _Replay(body, _as_urllib3(broken, raw)), length)
+    _put_back(raw, _Replay(body, raw._fp, _as_urllib3(broken, raw)), length)
     if broken is not None:
         raise _as_requests(broken) from broken
     decoder = urllib3.HTTPResponse(io.BytesIO(body), headers=raw.headers, preload_content=False)

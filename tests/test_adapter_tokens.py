@@ -594,6 +594,19 @@ def test_digest_sees_its_401_first(gateway: Gateway, settings: dict[str, Any]) -
     assert source.asked <= 1
 
 
+def test_a_hook_that_looks_at_the_challenge(gateway: Gateway) -> None:
+    """It finds the body unread, and so the connection: NTLM and Kerberos bind their answer to that."""
+    gateway.respond("/x", Answer(401, b"who are you?", {"WWW-Authenticate": "NTLM"}))
+    seen: list[Any] = []
+
+    def look(response: requests.Response, **_: Any) -> None:
+        seen.append((response.raw._fp.fp is not None, response.content))
+
+    response = connect().get(gateway.url + "/x", hooks={"response": look})
+    assert seen == [(True, b"who are you?")] and response.status_code == 401
+    assert connect().get(gateway.url + "/x").text == "who are you?"
+
+
 def test_digest_through_a_transport(gateway: Gateway) -> None:
     """The second request of Digest goes through the adapter too, also where a transport was handed in."""
     gateway.respond("/x", digest)

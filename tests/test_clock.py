@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from resilient_adapter import ResilientAdapter
 from resilient_adapter.clock import SYSTEM_CLOCK, Clock, SystemClock
 
@@ -15,6 +17,14 @@ def test_it_tells_the_system_time() -> None:
     assert abs(SYSTEM_CLOCK.time() - time.time()) < 60
     SYSTEM_CLOCK.sleep(0.001)
     assert time.monotonic() >= before + 0.001
+
+
+def test_a_sleep_put_in_its_place_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent puts its own in the place of ``time.sleep``, perhaps after we were imported."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    SYSTEM_CLOCK.sleep(5.0)
+    assert slept == [5.0]
 
 
 def test_all_of_them_are_equal() -> None:

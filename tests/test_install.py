@@ -144,6 +144,54 @@ class TestOnePool:
             assert requests.get(gateway.url).status_code == 200
         assert gateway.connections == 1
 
+    @pytest.mark.parametrize(("method", "connections"), [("PUT", 1), ("DELETE", 1), ("POST", 5), ("PATCH", 5)])
+    def test_what_may_not_be_repeated_does_not_share_it(
+        self, installed: Any, gateway: Gateway, method: str, connections: int
+    ) -> None:
+        """A kept connection that the server has just closed would put an order in doubt: it has its session's own."""
+        for _ in range(5):
+            requests.request(method, gateway.url)
+        assert gateway.connections == connections
+        session = requests.Session()
+        for _ in range(5):
+            session.request(method, gateway.url)
+        assert gateway.connections == connections + (connections > 1)  # which that keeps, as ever
+
+    @pytest.mark.parametrize("scheme", ["NTLM", "Negotiate", "negotiate", "Kerberos", b"NTLM"])
+    def test_what_logs_in_for_a_connection_does_not_share_it(
+        self, installed: Any, gateway: Gateway, scheme: Any
+    ) -> None:
+        """Nobody else is given the connection that a session has logged in on, before or after that session ends."""
+        value = scheme + b" abc" if isinstance(scheme, bytes) else f"{scheme} abc"
+        other = requests.Session()
+        other.get(gateway.url)
+        session = requests.Session()
+        session.get(gateway.url)
+        session.get(gateway.url, headers={"Authorization": value})
+        session.get(gateway.url)  # on the connection that is logged in
+        other.get(gateway.url)
+        session.close()
+        other.get(gateway.url)
+        assert [entry.connection for entry in gateway.journal] == [1, 1, 2, 2, 1, 1]
+
+    def test_credentials_of_other_kinds_share_it(self, installed: Any, gateway: Gateway) -> None:
+        """Basic and Bearer are for one request each."""
+        for value in ("Basic YTpi", "Bearer NTLM", ""):
+            requests.get(gateway.url, headers={"Authorization": value})
+        assert gateway.connections == 1
+
+    def test_many_hosts(self, installed: Any) -> None:
+        """What would have been many sessions' pools are all kept."""
+        gateways = [Gateway().start() for _ in range(12)]
+        try:
+            for _ in range(2):
+                for one in gateways:
+                    requests.get(one.url)
+            assert [one.connections for one in gateways] == [1] * 12
+        finally:
+            for one in gateways:
+                one.stop()
+
     def test_threads_share_it(self, installed: Any, gateway: Gateway) -> None:
         """As many connections as threads, not as calls."""
 

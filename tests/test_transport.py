@@ -327,6 +327,36 @@ class TestReading:
         ):  # fmt: skip
             assert transport.as_timeout(other) is other
 
+    def test_what_is_read_ahead_tells_what_the_connection_told(self) -> None:
+        """Clients ask http.client's response beneath: whether it is chunked, its status, its headers."""
+        made = from_wire(Wire(b"Content-Length: 2\r\nX-A: b\r\n", b"{}"), JSON)
+        transport.read_ahead(made, clock=FakeClock())
+        beneath = made.raw._fp
+        assert (beneath.chunked, beneath.status, beneath.version) == (False, 200, 11)
+        assert beneath.getheader("X-A") == "b" and not hasattr(beneath, "nonsense")
+        assert made.raw.read() == b"{}"
+
+    @pytest.mark.parametrize(
+        ("status", "header", "challenge", "expected"),
+        [
+            (401, "WWW-Authenticate", "Digest realm=x", True),
+            (401, "WWW-Authenticate", "NTLM", True),
+            (401, "WWW-Authenticate", "Negotiate, NTLM", True),
+            (407, "Proxy-Authenticate", "Kerberos", True),
+            (401, "WWW-Authenticate", "CredSSP", True),
+            (401, "WWW-Authenticate", "Bearer realm=x", False),
+            (401, "WWW-Authenticate", "Basic realm=x", False),
+            (401, "Proxy-Authenticate", "NTLM", False),
+            (401, "X", "NTLM", False),
+            (200, "WWW-Authenticate", "Negotiate abc", False),  # the last word of a login, and no question
+        ],
+    )
+    def test_challenges(self, status: int, header: str, challenge: str, expected: bool) -> None:
+        """One that a hook above us answers is told from those that a token answers."""
+        made = response(io.BytesIO(), {header: challenge})
+        made.status_code = status
+        assert transport.challenged(made) == expected
+
     def test_discarding(self) -> None:
         """What cannot be drained is closed."""
         for wire in (
