@@ -46,7 +46,7 @@ def read(
     if stream:
         if not response.is_redirect and transport.can_read_ahead(response):
             content = transport.read_ahead(response, clock=clock, deadline=deadline)
-    elif not transport.challenged(response) and (status < 300 or not response.is_redirect):
+    elif status < 300 or not (response.is_redirect or transport.challenged(response)):
         # Of a challenge its hook may want to see the connection, and so finds the body as it came.
         content = transport.read_body(response, clock=clock, deadline=deadline)
     code = first_code(content)
