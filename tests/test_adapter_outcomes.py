@@ -539,6 +539,20 @@ class TestReconciler:
         assert session.post(gateway.url + "/order", json={"newClientOrderId": "c"}).json()["code"] == 0
         assert numbers(gateway) == 2 and answers == []
 
+    @pytest.mark.parametrize("fault", [Fault.cut_body(), Fault.cut_body(chunked=True), Fault.reset("body")], ids=repr)
+    def test_a_response_that_breaks_off(self, gateway: Gateway, fault: Fault) -> None:
+        """What cannot be read proves nothing: the order stays in doubt until it is."""
+        session = connect(RAISE, reconciler=lambda *_: requests.get(gateway.url + "/found", stream=True, timeout=10))
+        gateway.script(Fault.reset("after"), method="POST")
+        gateway.script(fault, fault, path="/found")
+        for sends in (1, 0):
+            with pytest.raises(ra.OutcomeUnknownError) as caught:
+                session.post(gateway.url + "/order", json={"newClientOrderId": "c"})
+            assert len(ra.resilience_of(caught.value).attempts) == sends
+        response = session.post(gateway.url + "/order", json={"newClientOrderId": "c"})
+        assert response.json()["data"]["path"] == "/found" and not ra.resilience_of(response).outcome_unknown
+        assert numbers(gateway, method="POST") == 1
+
     def test_past_an_open_circuit(self, gateway: Gateway) -> None:
         """The look-up is sent although the circuit is open."""
         circuit = {"fail_max": 1, "reset_timeout": 30.0}
