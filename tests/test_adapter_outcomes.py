@@ -400,6 +400,22 @@ class TestTornAnswers:
                     end = error
                 assert ra.resilience_of(end).outcome_unknown is (case in unknown), case
 
+    @pytest.mark.parametrize(("status", "unknown"), [(200, False), (204, False), (102, True)])
+    def test_of_another_transport(self, status: int, unknown: bool) -> None:
+        """A response that came over no connection that is known cannot have been closed in the midst."""
+
+        class Canned(BaseAdapter):
+            def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+                response = requests.Response()
+                response.status_code, response.request, response.url = status, request, request.url
+                return response
+
+            def close(self) -> None:
+                pass
+
+        response = connect(transport=Canned()).post("http://gateway.invalid/", params=ORDER[1])
+        assert ra.resilience_of(response).outcome_unknown is unknown
+
     def test_the_order_in_doubt(self) -> None:
         """With half an answer an order is in doubt: raised as that, and not sent again."""
         session = connect(RAISE)
