@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -127,4 +128,61 @@ class RawServer:
         with socket.create_connection(self._listener.getsockname()) as connection:
             connection.sendall(b"STOP")
         self._thread.join()
+        self._listener.close()
+
+
+class TalkingServer:
+    """Keeps connections open and answers each request as told: for what one request leaves to the next.
+
+    Requests with a body are not for it.
+
+    Args:
+        answer: given a request's first line, and its number on its connection, from 1, returns the bytes to send.
+
+    Attributes:
+        connections: how many have been made.
+    """
+
+    def __init__(self, answer: Callable[[str, int], bytes]) -> None:
+        self.connections = 0
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._serve)]
+        self._open: list[socket.socket] = []
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            self._open.append(connection)
+            if connection.recv(4, socket.MSG_PEEK) == b"STOP":
+                return
+            self.connections += 1
+            self._threads.append(threading.Thread(target=self._talk, args=(connection,)))
+            self._threads[-1].start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            number = 0
+            while line := lines.readline():
+                number += 1
+                while lines.readline().strip():
+                    pass
+                connection.sendall(self._answer(line.decode(), number))
+
+    def __enter__(self) -> TalkingServer:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with socket.create_connection(self._listener.getsockname()) as connection:
+            connection.sendall(b"STOP")
+            self._threads[0].join()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join()
+        for connection in self._open:
+            connection.close()
         self._listener.close()

@@ -104,6 +104,14 @@ def no_thread_left_behind() -> Iterator[None]:
     assert not alive, f"threads left behind: {alive}"
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    """Forget what a test has left in doubt: else that stays, and what others learn has to make room for it."""
+    yield
+    if (runtime := sys.modules.get("resilient_adapter.runtime")) is not None:
+        runtime._shared.runtimes.clear()
+
+
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
     """Serve the API's envelope on loopback for one test."""

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import requests
 from adapter_support import connect, numbers, prepare
-from requests.adapters import BaseAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3 import Retry
 
 import resilient_adapter as ra
 from resilient_adapter.core.model import Health
@@ -66,6 +67,18 @@ class TestArguments:
         with pytest.raises(TypeError) as caught:
             ra.ResilientAdapter(ra.Settings.from_mapping({}), **arguments)
         assert str(caught.value) == says
+
+    @pytest.mark.parametrize("retries", [1, Retry(total=2, allowed_methods=None), Retry(connect=1, read=0)])
+    def test_transports_that_repeat(self, retries: Any) -> None:
+        """A transport with retries of its own is refused: they would send an order twice, and tell nobody."""
+        with pytest.raises(ra.SettingsError, match="transport: "):
+            connect(transport=HTTPAdapter(max_retries=retries))
+
+    @pytest.mark.parametrize("retries", [0, Retry(0, read=False), Retry(total=0)])
+    def test_transports_that_do_not(self, gateway: Gateway, retries: Any) -> None:
+        """requests' own default is taken, and so is every other way to say none."""
+        assert connect(transport=HTTPAdapter(max_retries=retries)).post(gateway.url).ok
+        assert connect(transport=HTTPAdapter()).post(gateway.url).ok
 
     def test_recoveries_by_text(self, gateway: Gateway) -> None:
         """A code may be written as settings files have it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import requests
-from adapter_support import EXACT, closed_port, connect, numbers
+from adapter_support import EXACT, RawServer, TalkingServer, closed_port, connect, numbers
 from requests.adapters import BaseAdapter
 
 import resilient_adapter as ra
@@ -347,6 +347,133 @@ class TestStatuses:
             connect(RAISE).post(gateway.url + "/x")
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+OF_JSON = HEAD + b"Content-Type: application/json\r\n"
+ORDER, POST, PUT, GET = ("POST", {"newClientOrderId": "c"}), ("POST", {}), ("PUT", {}), ("GET", {})
+EVERY = [ORDER, POST, PUT, GET]
+
+# (what comes before the connection is closed, of whose requests the outcome is unknown then)
+TORN = [
+    # in the status line
+    (b"HTTP/1", [ORDER, POST, PUT]),
+    (b"HTTP/1.1 2", [ORDER, POST, PUT]),
+    (b"HTTP/1.1 200", [ORDER]),
+    (b"HTTP/1.1 200 O", [ORDER]),
+    # in the head: a whole line that is none, or nothing after it
+    (HEAD + b"Content-Ty", [ORDER, POST, PUT]),
+    (HEAD + b"X-A: 1\r\nContent-Ty", [ORDER, POST, PUT]),
+    (HEAD, [ORDER]),
+    (HEAD + b"Content-Type: application/js", [ORDER]),
+    (OF_JSON, [ORDER]),
+    # in a body that ends with the connection
+    (OF_JSON + b"\r\n", [ORDER]),
+    (OF_JSON + b'\r\n{"data":{"code":', [ORDER, POST, PUT]),
+    (OF_JSON + b'\r\n [{"orderId":1},', [ORDER, POST, PUT]),
+    (HEAD + b'\r\n{"orderId":1', [ORDER, POST, PUT]),  # no word of what it is
+    (OF_JSON + b"\r\n" + b"[" * 100_000, [ORDER, POST, PUT]),
+    # in a body of a known length: requests' own error
+    (OF_JSON + b'Content-Length: 90\r\n\r\n{"data":{}', [ORDER, POST, PUT]),
+    # whole
+    (OF_JSON + b'\r\n{"code":0}', []),
+    (OF_JSON + b'\r\n{"orderId":1}', []),
+    (OF_JSON + b"\r\n[]", []),
+    (OF_JSON + b"Content-Length: 0\r\n\r\n", []),
+    (OF_JSON + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", []),
+    (OF_JSON + b'Content-Length: 4\r\n\r\n{"a"', []),  # all that was promised
+    (b"HTTP/1.1 204 No Content\r\n\r\n", []),
+    (b"HTTP/1.1 304 Not Modified\r\n\r\n", []),
+    (HEAD + b"Content-Type: text/html\r\n\r\n<html>thank you", []),
+    (HEAD + b"Content-Type: text/html\r\n\r\nthank you", []),
+]
+
+
+class TestTornAnswers:
+    @pytest.mark.parametrize(("answer", "unknown"), TORN, ids=lambda value: str(value)[-40:])
+    def test_closed_in_the_midst(self, answer: bytes, unknown: list[tuple[str, dict[str, str]]]) -> None:
+        """What is closed before its end proves nothing; what may have been all of it proves what it says."""
+        for case in EVERY:
+            method, params = case
+            with RawServer(answer) as server:
+                try:
+                    end: Any = connect(ONCE).request(method, server.url + "/order", params=params)
+                except requests.RequestException as error:
+                    end = error
+                assert ra.resilience_of(end).outcome_unknown is (case in unknown), case
+
+    @pytest.mark.parametrize(("status", "unknown"), [(200, False), (204, False), (102, True)])
+    def test_of_another_transport(self, status: int, unknown: bool) -> None:
+        """A response that came over no connection that is known cannot have been closed in the midst."""
+
+        class Canned(BaseAdapter):
+            def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+                response = requests.Response()
+                response.status_code, response.request, response.url = status, request, request.url
+                return response
+
+            def close(self) -> None:
+                pass
+
+        response = connect(transport=Canned()).post("http://gateway.invalid/", params=ORDER[1])
+        assert ra.resilience_of(response).outcome_unknown is unknown
+
+    def test_the_order_in_doubt(self) -> None:
+        """With half an answer an order is in doubt: raised as that, and not sent again."""
+        session = connect(RAISE)
+        with RawServer(HEAD + b"Content-Type: application/js") as server:
+            for sends in (1, 0):
+                with pytest.raises(ra.OutcomeUnknownError) as caught:
+                    session.post(server.url + "/order", params={"newClientOrderId": "c"})
+                assert len(ra.resilience_of(caught.value).attempts) == sends
+
+
+class TestInterimAnswers:
+    @pytest.mark.parametrize("status", [102, 103, 199])
+    @pytest.mark.parametrize(("method", "params"), [ORDER, POST, PUT])
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_taken_for_no_answer(self, status: int, method: str, params: dict[str, str], stream: bool) -> None:
+        """One that is all that came says nothing of what became of the request; whoever comes next reads none of it."""
+
+        def answer(line: str, number: int) -> bytes:
+            if "first" in line:
+                return b"HTTP/1.1 %d Interim\r\nLink: </x>\r\n\r\n" % status
+            late = b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"code":-1008}'
+            return (late if number > 1 else b"") + b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"code":0}'
+
+        with TalkingServer(answer) as server, connect(ONCE, pool_maxsize=1, pool_block=not stream) as session:
+            response = session.request(method, server.url + "/first", params=params, stream=stream)
+            assert response.status_code == status and ra.resilience_of(response).outcome_unknown
+            assert response.content == b""
+            response = session.request(method, server.url + "/second", params={"newClientOrderId": "d"})
+            assert response.json()["code"] == 0 and not ra.resilience_of(response).outcome_unknown
+            assert server.connections == 2
+
+    @pytest.mark.parametrize("on_error", ["return", "raise"])
+    def test_to_a_read(self, on_error: str) -> None:
+        """A request that only looks is given it as it is."""
+        with TalkingServer(lambda line, number: b"HTTP/1.1 103 Early Hints\r\n\r\n") as server:
+            for _ in range(2):
+                response = connect({"on_error": on_error}).get(server.url)
+                assert response.status_code == 103 and not ra.resilience_of(response).outcome_unknown
+
+    def test_an_order_in_doubt(self) -> None:
+        """Under on_error="raise" it is OutcomeUnknownError, and the same order is not sent again."""
+        with TalkingServer(lambda line, number: b"HTTP/1.1 102 Processing\r\n\r\n") as server:
+            session = connect(RAISE)
+            for sends in (1, 0):
+                with pytest.raises(ra.OutcomeUnknownError) as caught:
+                    session.post(server.url + "/order", params={"newClientOrderId": "c"})
+                assert len(ra.resilience_of(caught.value).attempts) == sends
+
+    def test_continue_is_passed_over(self) -> None:
+        """A 100 before the answer is no answer, and the one that counts is read."""
+        whole = b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"code":0}'
+        with TalkingServer(lambda line, number: whole) as server, connect() as session:
+            for _ in range(2):
+                response = session.post(server.url + "/order", params={"newClientOrderId": "c"})
+                assert response.json()["code"] == 0 and not ra.resilience_of(response).outcome_unknown
+            assert server.connections == 1
+
+
 class TestStreams:
     def test_an_error_envelope(self, gateway: Gateway) -> None:
         """Under stream=True a short JSON error is raised too, with a response that can still be read."""
@@ -427,6 +554,20 @@ class TestReconciler:
         assert numbers(gateway) == 1
         assert session.post(gateway.url + "/order", json={"newClientOrderId": "c"}).json()["code"] == 0
         assert numbers(gateway) == 2 and answers == []
+
+    @pytest.mark.parametrize("fault", [Fault.cut_body(), Fault.cut_body(chunked=True), Fault.reset("body")], ids=repr)
+    def test_a_response_that_breaks_off(self, gateway: Gateway, fault: Fault) -> None:
+        """What cannot be read proves nothing: the order stays in doubt until it is."""
+        session = connect(RAISE, reconciler=lambda *_: requests.get(gateway.url + "/found", stream=True, timeout=10))
+        gateway.script(Fault.reset("after"), method="POST")
+        gateway.script(fault, fault, path="/found")
+        for sends in (1, 0):
+            with pytest.raises(ra.OutcomeUnknownError) as caught:
+                session.post(gateway.url + "/order", json={"newClientOrderId": "c"})
+            assert len(ra.resilience_of(caught.value).attempts) == sends
+        response = session.post(gateway.url + "/order", json={"newClientOrderId": "c"})
+        assert response.json()["data"]["path"] == "/found" and not ra.resilience_of(response).outcome_unknown
+        assert numbers(gateway, method="POST") == 1
 
     def test_past_an_open_circuit(self, gateway: Gateway) -> None:
         """The look-up is sent although the circuit is open."""

@@ -459,6 +459,16 @@ class Board:
         return thread
 
 
+def test_a_doubt_that_ends_as_it_is_looked_at_is_none(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for, and nobody else is kept waiting."""
+    board = Board(clock)
+    knows = board.orders.knows
+    monkeypatch.setattr(board.orders, "knows", lambda key: knows(key) and board.orders.resolve("x"))
+    with board.submission() as submission:
+        assert not submission.in_doubt()
+        assert not board.orders.in_doubt()
+
+
 def test_a_deadline_ends_the_wait_for_another_thread(clock: FakeClock) -> None:
     """It is still unknown then; whoever leads is not disturbed."""
     board = Board(clock)
@@ -633,6 +643,202 @@ def test_an_order_that_was_given_an_id_is_in_doubt_for_those_that_are_given_none
             submission.settle(lambda sent_at: None, float("inf"))
 
 
+# --- in doubt while it has to wait ---
+
+
+class Meddling(FakeClock):
+    """A clock on which something happens during the next sleep."""
+
+    meddle: Callable[[], object] | None = None
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.meddle is not None:
+            meddle, self.meddle = self.meddle, None
+            meddle()
+
+
+class Waiting:
+    """An order that has to wait twenty seconds for its turn, and what happens meanwhile."""
+
+    def __init__(self, exchange: OrderGateway, clock: Meddling, settings: dict[str, Any]) -> None:
+        self.exchange = exchange
+        self.clock = clock
+        self.script = Script(exchange, clock, {"retry": {"max_attempts": 1}, "deadline": 1000.0, **settings})
+        self.rules = OrderRules(exchange.url, self.script.adapter.settings.orders)
+        self.request = requests.Request("POST", self.script.url, params={"symbol": "B", **X1}).prepare()
+
+    def must_wait(self, fault: Fault | None) -> None:
+        """Send another request, after which the order has to wait."""
+        self.exchange.script(fault, path="/x")
+        self.script.session.get(self.exchange.url + "/x")
+        self.clock.meddle = self.meddle
+
+    def meddle(self) -> None:
+        """Let a call that had begun before send the order, and get no answer."""
+        requests.post(self.script.url, params={"symbol": "B", **X1}, timeout=10)
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Bring the order into doubt: another process does, where there is a journal."""
+        order = self.rules.order(self.request)
+        assert order is not None
+        if self.rules.journal is None:
+            doubt = module.Doubt(0, "x1", self.clock.monotonic())
+            self.script.adapter._runtime.orders.doubt(order.key, 99, doubt)
+            return
+        journal = Journal(self.rules.journal, self.clock)
+        journal.note([journal.intend(self.rules.intent(order, self.request, "x1"))], State.UNKNOWN)
+        journal.close()
+
+    def another_may_go(self) -> bool:
+        """Return whether another request is sent, without the twenty seconds' wait."""
+        before = sum(self.clock.sleeps)
+        return self.script.session.get(self.exchange.url + "/x").ok and sum(self.clock.sleeps) - before < 5.0
+
+
+X1 = {"newClientOrderId": "x1"}
+PROBED = {"fail_max": 1, "reset_timeout": 20.0, "when_open": "wait"}
+WAITS = [
+    ({}, Fault.code(-1003, 429, retry_after=20)),
+    ({"rate_limit": {"rate": "1/20s"}}, None),
+    ({"circuit": PROBED}, Fault.status(503)),
+]
+
+
+@pytest.fixture(params=WAITS, ids=["cooldown", "pace", "probe"])
+def a_waiting_order(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Waiting]]:
+    """Return a maker of an order that has to wait, given settings of ``orders``."""
+    settings, fault = request.param
+    made: list[Waiting] = []
+    clock = Meddling()
+
+    def make(*, journaled: bool, **orders: Any) -> Waiting:
+        journal = {"journal": str(tmp_path / "journal")} if journaled else {}
+        made.append(Waiting(exchange, clock, {**settings, "orders": {**orders, **journal}}))
+        made[-1].must_wait(fault)
+        return made[-1]
+
+    with OrderGateway(clock=clock) as exchange:
+        yield make
+    for waiting in made:
+        waiting.script.close()
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_an_order_that_came_into_doubt_while_it_waited_is_looked_up_first(
+    a_waiting_order: Callable[..., Waiting], journaled: bool
+) -> None:
+    """Executed by a call that had begun before: its state is delivered, and nothing sent."""
+    waiting = a_waiting_order(journaled=journaled, query_path=ORDER_PATH)
+    response = waiting.script.order()
+    assert response.json()["data"]["clientOrderId"] == "x1" and resilience_of(response).attempts == ()
+    assert waiting.exchange.executions("x1") == 1
+    assert not waiting.script.adapter._runtime.orders.in_doubt()
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_one_that_is_proven_absent_waits_for_its_turn_once_more(
+    a_waiting_order: Callable[..., Waiting], journaled: bool
+) -> None:
+    """It is sent then, once."""
+    waiting = a_waiting_order(journaled=journaled, query_path=ORDER_PATH)
+    waiting.clock.meddle = waiting.doubt
+    response = waiting.script.order()
+    assert response.json()["code"] == 0 and len(resilience_of(response).attempts) == 1
+    assert waiting.exchange.executions("x1") == len(waiting.exchange.received(ORDER_PATH, "POST")) == 1
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_the_turn_of_an_order_that_is_not_sent_is_given_back(
+    a_waiting_order: Callable[..., Waiting], journaled: bool
+) -> None:
+    """Where nobody can find out it is OutcomeUnknownError, and another request goes in its place."""
+    waiting = a_waiting_order(journaled=journaled)
+    with pytest.raises(OutcomeUnknownError, match="nothing was sent"):
+        waiting.script.order()
+    assert waiting.another_may_go()
+    assert len(waiting.exchange.received(ORDER_PATH, "POST")) == 1
+
+
+def test_the_turn_is_given_back_where_the_journal_cannot_be_read(
+    a_waiting_order: Callable[..., Waiting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that cannot be read, or no room for one more doubt: nothing is sent."""
+    waiting = a_waiting_order(journaled=True)
+
+    def fail(*_: object) -> None:
+        raise JournalError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        waiting.clock.meddle = lambda: patched.setattr(Journal, "open", fail)
+        with pytest.raises(JournalError, match="gone"):
+            waiting.script.order()
+    assert waiting.another_may_go()
+    assert waiting.exchange.ledger == []
+
+
+def test_an_order_for_whose_doubt_no_room_is_left_while_it_waits_is_not_sent(
+    a_waiting_order: Callable[..., Waiting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that would have been refused at once, and its turn is somebody else's."""
+    waiting = a_waiting_order(journaled=True)
+    waiting.clock.meddle = lambda: monkeypatch.setattr(module, "MAX_DOUBTS", 0)
+    with pytest.raises(ResilienceError, match="nothing was sent") as caught:
+        waiting.script.order()
+    report = resilience_of(caught.value)
+    assert (report.attempts, report.outcome_unknown) == ((), False)
+    assert waiting.another_may_go()
+    assert waiting.exchange.ledger == []
+
+
+# --- other orders by the same id ---
+
+
+OTHERS = [
+    ({"symbol": "C", **X1}, {}),
+    ({"symbol": "B", **X1}, {"X-MBX-APIKEY": "another"}),
+]
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+@pytest.mark.parametrize(("params", "headers"), OTHERS, ids=["symbol", "account"])
+def test_what_is_found_out_about_one_order_says_nothing_of_another(
+    exchange: OrderGateway,
+    a_script: Callable[..., Script],
+    clock: FakeClock,
+    tmp_path: Path,
+    params: dict[str, str],
+    headers: dict[str, str],
+    journaled: bool,
+) -> None:
+    """An id is given again for another symbol, or by another account: each order has a doubt of its own."""
+    journal = {"journal": str(tmp_path / "journal")} if journaled else {}
+    settings: dict[str, Any] = {"orders": {"query_path": ORDER_PATH, **journal}, "retry": {"max_attempts": 1}}
+    script = a_script({**settings, "deadline": 5.0})
+    mine = {"params": {"symbol": "B", **X1}, "headers": {"X-MBX-APIKEY": "mine"}}
+    exchange.script(*[Fault.reset("after")] * 2, method="POST")
+    exchange.script(*[Fault.status(502)] * 100, method="GET")
+    for order in (mine, {"params": params, "headers": headers}):
+        with pytest.raises(requests.ConnectionError):
+            script.session.post(script.url, **order)  # both are sent, though the first is in doubt
+    assert len(exchange.ledger) == 2
+    exchange.clear()
+    clock.advance(60)
+    if journaled:
+        script = a_script({**settings, "deadline": 500.0})
+    found = script.session.post(script.url, params=params, headers=headers)
+    assert found.ok and resilience_of(found).attempts == ()
+    # The doubt about the first is there as ever.
+    exchange.script(*[Fault.status(502)] * 100, method="GET")
+    script = a_script({**settings, "deadline": 5.0})
+    with pytest.raises(OutcomeUnknownError):
+        script.session.post(script.url, **mine)
+    exchange.clear()
+    assert resilience_of(script.session.post(script.url, **mine)).attempts == ()
+    assert len(exchange.ledger) == 2
+
+
 # --- the same order ---
 
 
@@ -760,6 +966,132 @@ def test_an_order_without_an_id_is_recognised_by_what_it_asks_for(
     assert script.order(None).json()["code"] == 0
 
 
+def test_json_that_does_not_say_what_it_is_is_an_order(exchange: OrderGateway, a_script: Callable[..., Script]) -> None:
+    """``data=json.dumps(order)`` sets no ``Content-Type``; in doubt it is not sent again all the same."""
+    script = a_script()
+    body = json.dumps({"symbol": "B", **X1})
+    assert "Content-Type" not in requests.Request("POST", script.url, data=body).prepare().headers
+    exchange.script(Fault.close("after"), method="POST")
+    with pytest.raises(requests.ConnectionError):
+        script.session.post(script.url, data=body)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        script.session.post(script.url, data=body)
+    assert caught.value.client_order_id == "x1" and len(exchange.received(ORDER_PATH)) == 1
+
+
+# --- a POST that may be repeated ---
+
+REPEATED: dict[str, Any] = {"retry": {"methods": ["GET", "POST"]}}
+
+
+@pytest.mark.parametrize("fault", [Fault.reset("after"), Fault.code(-1007, executed=True), Fault.status(502)], ids=repr)
+@pytest.mark.parametrize(
+    ("settings", "path", "headers", "sent"),
+    [
+        ({}, ORDER_PATH, {}, 1),
+        ({"orders": {"query_path": ORDER_PATH}}, ORDER_PATH, {}, None),
+        ({"orders": {"paths": ["/a*"]}}, ORDER_PATH, {}, 1),
+        ({"orders": {"paths": ["/b*"]}}, ORDER_PATH, {}, 2),
+        ({}, ORDER_PATH, {"Idempotency-Key": "k"}, 2),
+        ({}, ORDER_PATH, {"Idempotency-Key": ""}, 1),
+        ({}, "/other", {}, 2),
+    ],
+)
+def test_an_order_is_not_among_the_posts_that_may_be_repeated(
+    exchange: OrderGateway,
+    a_script: Callable[..., Script],
+    settings: dict[str, Any],
+    path: str,
+    headers: dict[str, str],
+    sent: int | None,
+    fault: Fault,
+) -> None:
+    """``retry.methods`` is for others: an unknown order is looked up, or in doubt; only a key makes a repeat safe."""
+    script = a_script({**REPEATED, **settings})
+    exchange.script(fault, method="POST")
+    params = {"symbol": "B", **(X1 if path == ORDER_PATH else {})}
+    try:
+        outcome: Any = script.session.post(exchange.url + path, params=params, headers=headers)
+    except requests.RequestException as error:
+        outcome = error
+    if sent is None:  # executed exactly once, whatever that takes
+        assert outcome.json()["data"]["clientOrderId"] == "x1" and exchange.executions("x1") == 1
+        assert lookups(exchange) >= 1
+        return
+    assert len(exchange.received(path, "POST")) == sent
+    assert resilience_of(outcome).outcome_unknown == (sent == 1)
+    if sent == 1:
+        with pytest.raises(OutcomeUnknownError, match="nothing was sent"):
+            script.session.post(exchange.url + path, params=params, headers=headers)
+
+
+# --- a client id that a recovery gives ---
+
+
+def renew(request: requests.PreparedRequest, response: requests.Response) -> bool:
+    """Give the order another client id, as its own is taken."""
+    assert request.url is not None
+    request.url = request.url.replace("x1", "fresh")
+    return True
+
+
+TAKEN: dict[str, Any] = {
+    "codes": {"-4116": {"recovery": "fix_request", "executed": "no"}},
+    "retry": {"max_attempts": 1},
+}
+
+
+@pytest.mark.parametrize("executed", [True, False])
+@pytest.mark.parametrize("journaled", [False, True])
+def test_an_order_that_was_given_another_id_is_looked_up_by_that(
+    exchange: OrderGateway, a_script: Callable[..., Script], tmp_path: Path, journaled: bool, executed: bool
+) -> None:
+    """Within the call: its state is delivered, or it is proven absent."""
+    journal = {"journal": str(tmp_path / "journal")} if journaled else {}
+    script = a_script({**TAKEN, "orders": {"query_path": ORDER_PATH, **journal}}, recoveries={-4116: renew})
+    exchange.script(Fault.code(-4116), Fault.reset("after" if executed else "before"), method="POST")
+    if executed:
+        assert script.order().json()["data"]["clientOrderId"] == "fresh"
+    else:
+        with pytest.raises(requests.ConnectionError) as caught:
+            script.order()
+        assert not resilience_of(caught.value).outcome_unknown
+    assert {received.params["origClientOrderId"] for received in exchange.received(ORDER_PATH, "GET")} == {"fresh"}
+    assert len(exchange.ledger) == executed and not script.adapter._runtime.orders.in_doubt()
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_an_order_that_was_given_another_id_stays_in_doubt_by_both(
+    exchange: OrderGateway, a_script: Callable[..., Script], clock: FakeClock, tmp_path: Path, journaled: bool
+) -> None:
+    """The next try with the old id is not sent, though a look-up by that would say that there is none."""
+    path = tmp_path / "journal"
+    orders = {"query_path": ORDER_PATH, **({"journal": str(path)} if journaled else {})}
+    script = a_script({**TAKEN, "orders": orders, "deadline": 5.0}, recoveries={-4116: renew})
+    exchange.script(Fault.code(-4116), Fault.reset("after"), method="POST")
+    exchange.script(*[Fault.status(502)] * 100, method="GET")
+    with pytest.raises(requests.ConnectionError) as caught:
+        script.order()
+    assert resilience_of(caught.value).outcome_unknown
+    exchange.clear()
+    clock.advance(60)
+    scripts = [script]
+    if journaled:
+        journal = Journal(path, clock)
+        assert [(entry.intent.client_id, entry.state, entry.code) for entry in journal.entries()] == [
+            ("x1", State.NOT_EXECUTED, -4116),
+            ("fresh", State.UNKNOWN, None),
+        ]
+        journal.close()
+        scripts.append(a_script({**TAKEN, "orders": orders, "deadline": 500.0}))
+    for one in scripts:
+        with pytest.raises(OutcomeUnknownError, match="nothing was sent"):
+            one.order()
+    assert len(exchange.ledger) == 1 and len(exchange.received(ORDER_PATH, "POST")) == 2
+    assert script.adapter.resolve("fresh")
+    assert script.order().json()["data"]["clientOrderId"] == "x1"
+
+
 # --- a client id for those without ---
 
 ADDED: dict[str, Any] = {"orders": {"query_path": ORDER_PATH, "paths": [ORDER_PATH], "add_client_id": True}}
@@ -776,6 +1108,9 @@ ADDED: dict[str, Any] = {"orders": {"query_path": ORDER_PATH, "paths": [ORDER_PA
         {"params": {"symbol": "B"}, "json": {}},
         {"params": {"symbol": "B"}, "data": b"what is this?"},
         {"params": {"symbol": "B"}, "json": [1]},
+        {"json": {"symbol": "B", "levels": [1, 2.5]}},
+        {"json": {"symbol": "B", "levels": [], "note": "[{"}},
+        {"data": {"symbol": "B", "levels": "[1, 2]"}},
     ],
 )
 def test_an_order_without_an_id_is_given_one(
@@ -805,6 +1140,16 @@ def test_an_order_without_an_id_is_given_one(
         {"params": {"symbol": "B", **SIGNED}},
         {"data": b"\xff{}", "headers": {"Content-Type": "application/json"}},
         {"data": b"gzip", "headers": {"Content-Type": "application/json", "Content-Encoding": "gzip"}},
+        # several orders at once: one id beside them would be none of theirs
+        {"data": {"batchOrders": '[{"symbol": "B"}, {"symbol": "C"}]'}},
+        {"data": b"batchOrders=%5B%7B%7D%5D", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        {"params": {"batchOrders": ' [{"symbol": "B"}]'}},
+        {"params": {"batchOrders": '[{"symbol": "B"}]'}, "data": {"recvWindow": "100"}},
+        {"json": {"batchOrders": [{"symbol": "B"}]}},
+        {"json": {"batchOrders": '[{"symbol": "B"}]'}},
+        {"json": [{"symbol": "B"}], "params": {"recvWindow": "100"}},
+        {"data": '[{"symbol": "B"}]', "params": {"recvWindow": "100"}},
+        {"json": {"batchOrders": [{"symbol": "B", "newClientOrderId": "mine"}]}},
     ],
 )
 def test_no_id_is_added_where_it_has_no_place(
@@ -815,7 +1160,8 @@ def test_no_id_is_added_where_it_has_no_place(
     request = requests.Request("POST", script.url, **options).prepare()
     script.session.send(request)
     (received,) = exchange.received(ORDER_PATH, "POST")
-    assert f"{ORDER_PATH}?{received.query}".rstrip("?") == request.path_url and received.body == (request.body or b"")
+    body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+    assert f"{ORDER_PATH}?{received.query}".rstrip("?") == request.path_url and received.body == body
 
 
 def test_the_id_is_the_same_for_every_repeat_and_another_for_every_order(
