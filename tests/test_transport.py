@@ -335,6 +335,14 @@ class TestReading:
         assert (beneath.chunked, beneath.status, beneath.version) == (False, 200, 11)
         assert beneath.getheader("X-A") == "b" and not hasattr(beneath, "nonsense")
         assert made.raw.read() == b"{}"
+        beneath.close()
+        assert beneath.read() == b""  # as of http.client's own, and no ValueError as of a BytesIO
+
+    def test_a_location_without_raw_headers(self) -> None:
+        """A redirect of a transport handed in may have nothing beneath it that tells its headers."""
+        made = response(io.BytesIO(), {"Location": "/y?a=1&signature=s"})
+        transport.conceal_location(made, "/x?a=1&signature=s", "/x?a=1")
+        assert made.headers["Location"] == "/y?a=1"
 
     @pytest.mark.parametrize(
         ("status", "header", "challenge", "expected"),
