@@ -193,7 +193,7 @@ class Outgoing:
             return timeout  # it cannot overrun the deadline
         if own:
             return Timeout(connect=connect, read=read, total=left)
-        return (left if connect is None else min(connect, left), left if read is None else min(read, left))
+        return transport.within((connect, read), left)
 
     def client_order_id(self) -> str | None:
         """Return the client id of the order that is sent, None where it has none."""
@@ -272,7 +272,7 @@ class Outgoing:
         left = deadline - self._clock.monotonic()
         if left <= 0:
             raise requests.Timeout("the call's deadline has passed")
-        timeout = tuple(left if part is None else min(part, left) for part in origin.timeout)
+        timeout = transport.within(origin.timeout, left)
         response = sender.transmit(request, stream=False, timeout=timeout, options=self._options)
         return parse_server_time(
             transport.read_body(response, clock=self._clock, deadline=deadline), signing.time_field

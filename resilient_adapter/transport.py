@@ -254,6 +254,8 @@ def make_response(
         raw._original_response = original
 
 
+# --- what a head says ----------------------------------------------------------------------------------------------
+
 #: Schemes of HTTP authentication that log in for a connection (RFC 4559, section 6).
 _PER_CONNECTION = frozenset({"negotiate", "ntlm", "kerberos", "credssp"})
 #: Those that a hook above us answers, each in its own way.
@@ -310,6 +312,14 @@ def may_be_cut(response: requests.Response, content: bytes, *, wordless: bool) -
     except (ValueError, RecursionError):
         return True
     return False
+
+
+def within(timeout: tuple[float | None, float | None], seconds: float) -> tuple[float | None, float | None]:
+    """Return a connect and a read timeout, None for no limit, of which neither is longer than so many seconds."""
+    if seconds == _ENDLESS:
+        return timeout  # sockets know no endless timeout but None
+    connect, read = (seconds if part is None else min(part, seconds) for part in timeout)
+    return connect, read
 
 
 # --- reading a body ------------------------------------------------------------------------------------------------
@@ -614,15 +624,13 @@ def discard(response: requests.Response, *, clock: Clock) -> None:
             deadline = clock.monotonic() + _DRAIN_SECONDS
             drained = 0
             while raw.chunked and drained <= _DRAIN:
-                _within(raw, clock, deadline)
-                piece = raw.read1(_DRAIN, decode_content=False)
+                piece = _read_piece(raw, _DRAIN, clock, deadline)
                 if not piece:
                     break
                 drained += len(piece)
             while left is not None and left <= _DRAIN:
-                _within(raw, clock, deadline)
                 # An empty body has to be read too: it is then that its connection goes back.
-                raw.read1(left or 1, decode_content=False)
+                _read_piece(raw, left or 1, clock, deadline)
                 left = raw.length_remaining or None
     except (ux.HTTPError, BodyDeadlineError):
         pass  # it is closed below, and nobody wanted it

@@ -38,6 +38,18 @@ class RealClock:
         time.sleep(seconds)
 
 
+class Meddling(FakeClock):
+    """A clock on which something happens during the next sleep."""
+
+    meddle: Callable[[], object] | None = None
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.meddle is not None:
+            meddle, self.meddle = self.meddle, None
+            meddle()
+
+
 def adapter(settings: Mapping[str, Any] | None = None, **arguments: Any) -> ra.ResilientAdapter:
     """Return an adapter with these settings over the defaults, and a clock of its own where none is given."""
     arguments.setdefault("clock", FakeClock())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from adapter_support import closed_port, connect, numbers
+from adapter_support import Meddling, closed_port, connect, numbers
 from requests.adapters import BaseAdapter, HTTPAdapter
 
 import resilient_adapter as ra
@@ -457,15 +457,6 @@ class TestHalfOpen:
 
     def test_a_refusal_with_an_answer_in_hand(self, gateway: Gateway) -> None:
         """A call that finds the circuit open on its way to a repeat delivers what it has, not our refusal."""
-
-        class Meddling(FakeClock):
-            meddle: Callable[[], Any] | None = None
-
-            def sleep(self, seconds: float) -> None:
-                super().sleep(seconds)
-                if self.meddle is not None:
-                    meddle, self.meddle = self.meddle, None
-                    meddle()
 
         for faults, stream in (([Fault.status(502)], False), ([Fault.code(-1001)], True), ([Fault.reset()], False)):
             clock = Meddling()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
-from adapter_support import connect, numbers, prepare
+from adapter_support import Meddling, connect, numbers, prepare
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import Retry
@@ -16,18 +15,6 @@ from urllib3 import Retry
 import resilient_adapter as ra
 from resilient_adapter.core.model import Health
 from resilient_adapter.testing import Answer, FakeClock, Fault, Gateway, Request
-
-
-class Meddling(FakeClock):
-    """A clock on which something happens during the first sleep."""
-
-    meddle: Callable[[], Any] | None = None
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        if self.meddle is not None:
-            meddle, self.meddle = self.meddle, None
-            meddle()
 
 
 def origin_of(session: requests.Session, gateway: Gateway) -> Any:

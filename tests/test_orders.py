@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+from adapter_support import Meddling
 
 from resilient_adapter import (
     JournalError,
@@ -644,18 +645,6 @@ def test_an_order_that_was_given_an_id_is_in_doubt_for_those_that_are_given_none
 
 
 # --- in doubt while it has to wait ---
-
-
-class Meddling(FakeClock):
-    """A clock on which something happens during the next sleep."""
-
-    meddle: Callable[[], object] | None = None
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        if self.meddle is not None:
-            meddle, self.meddle = self.meddle, None
-            meddle()
 
 
 class Waiting:

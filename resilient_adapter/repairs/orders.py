@@ -64,6 +64,12 @@ class Order(NamedTuple):
     key: Key
     client_id: str | None
 
+    @property
+    def recognised_by(self) -> str:
+        """The key but for its origin, as the journal has it."""
+        _, identity, whose = self.key
+        return f"{identity} {whose}" if whose else identity
+
 
 class Doubt(NamedTuple):
     """An order of which nobody knows whether it was executed.
@@ -142,13 +148,10 @@ class OrderRules:
 
     def intent(self, order: Order, request: PreparedRequest, client_id: str | None) -> Intent:
         """Return what the journal writes down of an order: no query, no body, no header."""
-        origin, key, whose = order.key
+        origin, identity, _ = order.key
+        method, path = (request.method or "").upper(), urlsplit(request.url or "").path
         carry = self._carried(request)
-        method = (request.method or "").upper()
-        key = f"{key} {whose}" if whose else key
-        return Intent(
-            client_id or order.key[1], key, client_id, origin, method, urlsplit(request.url or "").path, carry
-        )
+        return Intent(client_id or identity, order.recognised_by, client_id, origin, method, path, carry)
 
 
 class _Flight:
@@ -552,19 +555,19 @@ class Submission:
 
     def _board(self, *, doubtful: bool) -> None:
         if self._flight is None and (doubtful or self._orders.knows(self._order.key)):
-            self._holder = self._name()
-            # Ours before it is everyone's: an interrupt in between leaves nobody waiting.
-            own = self._flight = self._orders.flight(self)
-            self._leads = True
+            own = self._orders.flight(self)
+            self._lead(own)  # ours before it is everyone's: an interrupt in between leaves nobody waiting
             self._flight = self._orders.board(self._order.key, own, doubtful=doubtful)
             self._leads = self._flight is own
             if not self._leads:
                 self._holder = ""
 
-    def _name(self) -> str:
+    def _lead(self, flight: _Flight) -> None:
         from ..state.journal import this_process
 
-        return f"{this_process()}:{id(self._orders)}-{self._number}"
+        self._holder = f"{this_process()}:{id(self._orders)}-{self._number}"
+        self._flight = flight
+        self._leads = True
 
     def _follow(self, deadline: float) -> Response | None:
         """Wait for the one who leads. Returns the order's state where it was executed; None where we lead now."""
@@ -573,8 +576,7 @@ class Submission:
             flight, self._flight = self._flight, None
             assert flight is not None  # settle() has boarded one
             if self._orders.follow(key, flight, self, deadline):
-                self._flight, self._leads = flight, True
-                self._holder = self._name()
+                self._lead(flight)
                 return None
             if flight.client_id == self._client_id or self._number not in self._orders.doubts(key):
                 break
@@ -675,11 +677,11 @@ class Submission:
         return doubts
 
     def _open(self, journal: Journal) -> list[Entry]:
-        origin, key, whose = self._order.key
-        full = f"{key} {whose}" if whose else key
-        entries = journal.open(origin, full, key)
+        origin, identity, _ = self._order.key
+        ours, others = self._order.recognised_by, f"{identity} "
+        entries = journal.open(origin, ours, identity)
         # An id that was given to an order of a fingerprint is its own, whoever's it is now.
-        return [entry for entry in entries if entry.intent.key == full or not entry.intent.key.startswith(f"{key} ")]
+        return [entry for entry in entries if entry.intent.key == ours or not entry.intent.key.startswith(others)]
 
     def _same(self, doubts: Mapping[int, Doubt]) -> bool:
         """Return whether these are the doubts that there are now, and none of them is about a later send."""

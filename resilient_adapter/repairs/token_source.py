@@ -102,9 +102,6 @@ class UrlTokenSource:
         left = deadline - clock.monotonic()
         if left <= 0:
             raise CutOffError("there was no time left to log in")
-        timeout: Any = self._timeout
-        if left < math.inf:
-            timeout = tuple(left if part is None else min(part, left) for part in self._timeout)
         # A session for what the environment says (proxies, certificates, .netrc), but not to send through: under
         # install() its adapters are ours.
         session = requests.Session()
@@ -113,7 +110,8 @@ class UrlTokenSource:
         own = HTTPAdapter()
         failure = ""
         try:
-            response = own.send(request, timeout=timeout, **options)
+            timeout = transport.within(self._timeout, left)
+            response = own.send(request, timeout=timeout, **options)  # type: ignore[arg-type]
             content = transport.read_body(response, clock=clock, deadline=deadline)
         except requests.RequestException as error:
             failure = type(error).__name__

@@ -11,16 +11,6 @@ from typing import Any, NoReturn, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Return a TOML document; ValueError or RecursionError where it is none."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:  # Python 3.10
-        import tomli as tomllib
-    return tomllib.loads(text)
-
-
 HIDDEN = "<hidden>"
 """What is shown in place of a secret that is set."""
 
@@ -107,3 +97,12 @@ def leaves(tree: Any) -> Iterator[Any]:
             yield from leaves(branch)
     else:
         yield tree
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return a TOML document; ValueError or RecursionError where it is none."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # Python 3.10
+        import tomli as tomllib
+    return tomllib.loads(text)
