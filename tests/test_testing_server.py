@@ -291,6 +291,23 @@ def test_stop_closes_every_connection_and_joins_every_thread() -> None:
     gateway.stop()  # once more does no harm
 
 
+def test_a_connection_that_comes_as_it_stops() -> None:
+    """The thread that accepts may be woken by that, and have ended before it is told to."""
+    gateway = Gateway().start()
+    server = gateway._server
+    acceptor, halt = server._acceptor, server._halt.set
+    assert acceptor is not None
+
+    def halt_and_connect() -> None:
+        halt()
+        socket.create_connection(("127.0.0.1", server.port)).close()
+        acceptor.join(5)
+
+    server._halt.set = halt_and_connect  # type: ignore[method-assign]
+    gateway.stop()
+    assert not acceptor.is_alive()
+
+
 def test_a_stopped_gateway_can_be_started_again(gateway: Gateway) -> None:
     """It listens again, with its journal, if not on the same port."""
     requests.get(gateway.url)

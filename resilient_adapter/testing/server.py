@@ -124,8 +124,8 @@ class Server:
     def _shut_down(self) -> None:
         if self._acceptor is not None and self._waker is not None:
             self._halt.set()
-            with self._waker:
-                self._waker.send(b"x")
+            # Nothing is sent: a connection that came at this moment may have woken the acceptor already, and it is gone.
+            self._waker.close()
             self._acceptor.join(_JOIN)
             self._acceptor = self._waker = None
         # Even where nobody is accepted any more: the thread of a handler that took its gateway down may still run.
