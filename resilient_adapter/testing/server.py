@@ -124,7 +124,7 @@ class Server:
     def _shut_down(self) -> None:
         if self._acceptor is not None and self._waker is not None:
             self._halt.set()
-            # Nothing is sent: a connection that came at this moment may have woken the acceptor already, and it is gone.
+            # Nothing is sent: a connection that came at this moment may have woken the acceptor, and it is gone by now.
             self._waker.close()
             self._acceptor.join(_JOIN)
             self._acceptor = self._waker = None
