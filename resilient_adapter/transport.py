@@ -87,7 +87,7 @@ def failure_of(error: Exception, *, own: bool = True) -> Failure:
     if isinstance(error, _NEVER_ON_THE_WIRE):
         return Failure.INVALID
     before = own and isinstance(error, (OSError, ValueError)) and not isinstance(error, _NO_SUCH_PROOF)
-    if before and not _on_the_wire(error):
+    if before and _before_the_wire(error):
         # A certificate bundle that is not there, a timeout or header that makes no sense: found before a byte goes
         # out. Every OSError of a socket has become a ConnectionError by here.
         return Failure.INVALID
@@ -103,11 +103,36 @@ def as_timeout(error: Exception) -> Exception:
     return error
 
 
-def _on_the_wire(error: Exception) -> bool:
-    # By http.client's own steps. A signal's handler may raise anything anywhere, and a subclass that overrides
-    # build_response has an answer by then.
-    steps = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return not steps.isdisjoint(("endheaders", "getresponse", "build_response")) and "connect" not in steps
+#: HTTPAdapter's steps before it hands a request to its pool, and http.client's before it sends the first byte of it.
+_BEFORE_THE_WIRE = frozenset(
+    {
+        "add_headers",
+        "cert_verify",
+        "connect",
+        "get_connection",
+        "get_connection_with_tls_context",
+        "putheader",
+        "putrequest",
+        "request_url",
+    }
+)
+_ON_THE_WIRE = frozenset({"endheaders", "getresponse", "build_response"})
+_LIBRARIES = sys.stdlib_module_names | {"requests", "urllib3", __name__.partition(".")[0]}
+
+
+def _before_the_wire(error: Exception) -> bool:
+    # By what was under way. A signal's handler may raise anything at any moment, and so may whatever else is not the
+    # libraries' own: of those it takes a step that is known to come before. Of the libraries it is enough that they
+    # were not at one that comes after: sending, reading, making a response.
+    steps: list[str] = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        steps.append(frame.f_code.co_name)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
+            return not _BEFORE_THE_WIRE.isdisjoint(steps)
+    if "connect" in steps:
+        return True
+    sends_body = "request" in steps and "send" in steps[steps.index("request") :]  # urllib3 does after endheaders
+    return not sends_body and _ON_THE_WIRE.isdisjoint(steps)
 
 
 def _reason(error: rx.RequestException) -> BaseException | None:
