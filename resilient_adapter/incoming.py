@@ -64,8 +64,7 @@ def read(
         code is None
         and method not in READ_ONLY_METHODS
         and outcome.executed is Executed.YES
-        and not stream
-        and transport.may_be_cut(response, content, wordless=order)
+        and transport.may_be_cut(response, None if stream else content, wordless=order)
     ):
         return outcome._replace(executed=Executed.UNKNOWN)
     return outcome

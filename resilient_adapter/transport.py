@@ -310,26 +310,33 @@ def sever(response: requests.Response) -> None:
     connection = getattr(response.raw, "connection", None)
     if connection is not None:
         connection.close()
+        response.raw.release_conn()  # there is no body whose end would do so, and a bounded pool would wait for it
 
 
-def may_be_cut(response: requests.Response, content: bytes, *, wordless: bool) -> bool:
-    """Return whether a body that ended may not have been meant to.
+def may_be_cut(response: requests.Response, content: bytes | None, *, wordless: bool) -> bool:
+    """Return whether a head or a body that ended may not have been meant to.
 
     A connection that closes in the middle of the head, or of a body without a length, ends it as if it were whole. Of
     a head there may be a torn line left then; of a body, JSON that does not end.
 
     Args:
         response: the response, its body read.
-        content: the body.
+        content: the body, or None where it is left to the caller.
         wordless: nothing at all, where there is no length either, may be what is left of an answer.
     """
     original = getattr(response.raw, "_original_response", None)
     if getattr(getattr(original, "msg", None), "defects", None):
         return True
-    if "Content-Length" in response.headers or "Transfer-Encoding" in response.headers:
+    length, coding = response.headers.get("Content-Length"), response.headers.get("Transfer-Encoding")
+    if length is not None and all(part.strip().isdigit() for part in length.split(",")):
+        return False  # urllib3 counts
+    if coding is not None and coding.strip().lower() == "chunked":
         return False
+    torn = length is not None or coding is not None  # in the one's number or the other's name
+    if content is None:
+        return torn
     if not content:
-        return wordless and original is not None and response.status_code not in (204, 205, 304)
+        return (torn or wordless) and original is not None and response.status_code not in (204, 205, 304)
     if content.lstrip()[:1] not in (b"{", b"["):
         return False
     try:

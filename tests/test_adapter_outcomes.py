@@ -365,6 +365,9 @@ TORN = [
     (HEAD, [ORDER]),
     (HEAD + b"Content-Type: application/js", [ORDER]),
     (OF_JSON, [ORDER]),
+    (OF_JSON + b"Content-Length: ", [ORDER, POST, PUT]),
+    (OF_JSON + b"Content-Length: 3", [ORDER, POST, PUT]),
+    (OF_JSON + b"Transfer-Encoding: chun", [ORDER, POST, PUT]),
     # in a body that ends with the connection
     (OF_JSON + b"\r\n", [ORDER]),
     (OF_JSON + b'\r\n{"data":{"code":', [ORDER, POST, PUT]),
@@ -378,12 +381,27 @@ TORN = [
     (OF_JSON + b'\r\n{"orderId":1}', []),
     (OF_JSON + b"\r\n[]", []),
     (OF_JSON + b"Content-Length: 0\r\n\r\n", []),
+    (OF_JSON + b"Content-Length: 0, 0\r\n\r\n", []),
     (OF_JSON + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", []),
+    (OF_JSON + b"Transfer-Encoding: identity\r\n\r\n{}", []),
     (OF_JSON + b'Content-Length: 4\r\n\r\n{"a"', []),  # all that was promised
     (b"HTTP/1.1 204 No Content\r\n\r\n", []),
     (b"HTTP/1.1 304 Not Modified\r\n\r\n", []),
     (HEAD + b"Content-Type: text/html\r\n\r\n<html>thank you", []),
     (HEAD + b"Content-Type: text/html\r\n\r\nthank you", []),
+]
+
+
+# (what comes before the connection is closed, the same of a caller who reads the body)
+TORN_STREAMS = [
+    (HEAD + b"Content-Ty", [ORDER, POST, PUT]),
+    (OF_JSON + b"Content-Length: ", [ORDER, POST, PUT]),
+    (OF_JSON + b"Transfer-Encoding: chun", [ORDER, POST, PUT]),
+    (OF_JSON + b"\r\n", []),  # it may be that its body is nothing, and is theirs to see
+    (OF_JSON + b'Content-Length: 10\r\n\r\n{"code":0}', []),
+    (OF_JSON + b'Content-Length: 99999\r\n\r\n{"code":0}', []),
+    (OF_JSON + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", []),
+    (b"HTTP/1.1 204 No Content\r\n\r\n", []),
 ]
 
 
@@ -399,6 +417,15 @@ class TestTornAnswers:
                 except requests.RequestException as error:
                     end = error
                 assert ra.resilience_of(end).outcome_unknown is (case in unknown), case
+
+    @pytest.mark.parametrize(("answer", "unknown"), TORN_STREAMS, ids=lambda value: str(value)[-40:])
+    def test_a_streams_head(self, answer: bytes, unknown: list[tuple[str, dict[str, str]]]) -> None:
+        """A head that was torn is seen without the body, which is left to the caller."""
+        for case in EVERY:
+            method, params = case
+            with RawServer(answer) as server:
+                response = connect(ONCE).request(method, server.url + "/order", params=params, stream=True)
+            assert ra.resilience_of(response).outcome_unknown is (case in unknown), case
 
     @pytest.mark.parametrize(("status", "unknown"), [(200, False), (204, False), (102, True)])
     def test_of_another_transport(self, status: int, unknown: bool) -> None:
@@ -439,7 +466,7 @@ class TestInterimAnswers:
             late = b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"code":-1008}'
             return (late if number > 1 else b"") + b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"code":0}'
 
-        with TalkingServer(answer) as server, connect(ONCE, pool_maxsize=1, pool_block=not stream) as session:
+        with TalkingServer(answer) as server, connect(ONCE, pool_maxsize=1, pool_block=True) as session:
             response = session.request(method, server.url + "/first", params=params, stream=stream)
             assert response.status_code == status and ra.resilience_of(response).outcome_unknown
             assert response.content == b""
