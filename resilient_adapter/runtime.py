@@ -593,10 +593,17 @@ def shared_runtime(
             runtime = Runtime(settings, token_source=token_source, signer=signer, clock=clock)
             _shared.runtimes[key] = runtime
             _shared.alive.add(runtime)
-            _bound(_shared.runtimes, MAX_RUNTIMES, Runtime.in_doubt)
+            _make_room()
         else:
             _shared.runtimes.move_to_end(key)
     return runtime
+
+
+def _make_room() -> None:
+    """Let go of the runtime whose settings were used longest ago, but of none that knows of an order in doubt."""
+    for key, runtime in list(_shared.runtimes.items())[:-MAX_RUNTIMES]:
+        if not runtime.in_doubt():
+            del _shared.runtimes[key]
 
 
 def _reset_after_fork() -> None:

@@ -1081,6 +1081,58 @@ def test_an_order_that_was_given_another_id_stays_in_doubt_by_both(
     assert script.order().json()["data"]["clientOrderId"] == "x1"
 
 
+@pytest.mark.parametrize("executed", [True, False])
+@pytest.mark.parametrize("journaled", [False, True])
+@pytest.mark.parametrize("how", ["given by a recovery", "added"])
+def test_an_order_in_doubt_is_recognised_by_the_id_that_it_was_given(
+    exchange: OrderGateway,
+    a_script: Callable[..., Script],
+    clock: FakeClock,
+    tmp_path: Path,
+    how: str,
+    journaled: bool,
+    executed: bool,
+) -> None:
+    """A script that takes it from the exception and places the order by it does not place it twice."""
+    given = how == "given by a recovery"
+    journal = {"journal": str(tmp_path / "journal")} if journaled else {}
+    orders = {**(TAKEN if given else ADDED).get("orders", {}), "query_path": ORDER_PATH, **journal}
+    settings = {**TAKEN, "orders": orders, "deadline": 5.0, "on_error": "raise"}
+    script = a_script(settings, recoveries={-4116: renew})
+    faults = [Fault.code(-4116)] if given else []
+    exchange.script(*faults, Fault.reset("after" if executed else "before"), method="POST")
+    exchange.script(*[Fault.status(502)] * 100, method="GET")
+    params = {"symbol": "B", **({"newClientOrderId": "x1"} if given else {})}
+    with pytest.raises(OutcomeUnknownError) as caught:
+        script.session.post(script.url, params=params)
+    name = caught.value.client_order_id
+    assert name is not None and (name == "fresh" or not given)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError, match="nothing was sent"):
+            script.order(name)
+    exchange.clear()
+    clock.advance(60)
+    assert script.order(name).json()["data"]["clientOrderId"] == name
+    assert exchange.executions(name) == 1 and len(exchange.ledger) == 1
+    kept = script.adapter._runtime.orders
+    assert not kept.in_doubt() and not kept._aliases
+
+
+def test_an_id_that_an_order_was_given_is_free_once_a_person_has_resolved_it(
+    exchange: OrderGateway, a_script: Callable[..., Script]
+) -> None:
+    """By either of its names."""
+    for name in ("x1", "fresh"):
+        script = a_script({**TAKEN, "on_error": "raise"}, recoveries={-4116: renew})
+        exchange.script(Fault.code(-4116), Fault.reset("before"), method="POST")
+        with pytest.raises(OutcomeUnknownError):
+            script.order("x1")
+        with pytest.raises(OutcomeUnknownError, match="nothing was sent"):
+            script.order("fresh")
+        assert script.adapter.resolve(name) and not script.adapter._runtime.orders._aliases
+        assert script.order("fresh").ok
+
+
 # --- a client id for those without ---
 
 ADDED: dict[str, Any] = {"orders": {"query_path": ORDER_PATH, "paths": [ORDER_PATH], "add_client_id": True}}

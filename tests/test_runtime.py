@@ -20,6 +20,7 @@ import resilient_adapter as ra
 from resilient_adapter import runtime as runtime_module
 from resilient_adapter.core.model import Health, Recovery
 from resilient_adapter.guards.circuit import Ticket
+from resilient_adapter.repairs.orders import Doubt
 from resilient_adapter.repairs.token import Refreshed, TokenKeeper
 from resilient_adapter.runtime import Runtime, rules_of
 from resilient_adapter.state.backend import Seen
@@ -426,6 +427,30 @@ class TestCredentials:
         settings = {"origins": ["http://a"], "signing": {"api_key": "k", "secret": "s"}}
         assert runtime(settings).origin("http://a/").signer is not None
         assert runtime(settings).origin("http://a/").server_clock is not None
+
+
+def test_a_runtime_that_knows_of_an_order_in_doubt_makes_no_room(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that makes an adapter anew for each order finds its doubts again; the others are let go of."""
+    monkeypatch.setattr(runtime_module, "MAX_RUNTIMES", 3)
+    monkeypatch.setattr(runtime_module, "_shared", runtime_module._Shared())
+
+    def of(number: int) -> Runtime:
+        return ra.ResilientAdapter(ra.Settings.from_mapping({"deadline": 10.0 + number}), clock=clock)._runtime
+
+    doubtful = {number: of(number) for number in range(5) if number % 2 == 0}
+    for number, one in doubtful.items():
+        one.orders.doubt(("http://a", str(number), ""), 1, Doubt(0, "x", 0.0))
+    for number in range(5, 25):
+        of(number)
+        assert len(runtime_module._shared.runtimes) <= 3 + len(doubtful)
+    assert all(of(number) is one for number, one in doubtful.items())
+    for one in doubtful.values():
+        assert one.orders.resolve("x")
+    for number in range(25, 29):
+        of(number)
+    assert len(runtime_module._shared.runtimes) == 3
 
 
 def test_stores_that_nobody_uses_are_closed_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,7 @@ class Orders:
         self._numbers = itertools.count(1)
         self._journals: dict[str, Journal] = {}
         self._doubts: dict[Key, dict[int, Doubt]] = {}
+        self._aliases: dict[Key, Key] = {}  # what orders in doubt go by as well, and what they are remembered by
         self._flights: dict[Key, _Flight] = {}
         self._lock = threading.Lock()
 
@@ -205,7 +206,11 @@ class Orders:
     def submission(self, rules: OrderRules, request: PreparedRequest) -> Submission | None:
         """Return a call's dealings with the order that a request asks for, or None where it is no order."""
         order = rules.order(request)
-        return None if order is None else Submission(self, rules, order, self.journal(rules.journal))
+        if order is None:
+            return None
+        if order.key in self._aliases and order.key not in self._doubts:
+            order = order._replace(key=self._aliases.get(order.key, order.key))
+        return Submission(self, rules, order, self.journal(rules.journal))
 
     def journal(self, path: str | None) -> Journal | None:
         """Return the journal at a path, the same one for all; None without a path."""
@@ -245,7 +250,7 @@ class Orders:
                         del doubts[number]
                         found += 1
                 if not doubts:
-                    del self._doubts[key]
+                    self._end(key)
         return bool(lines or found)
 
     # --- for submissions
@@ -254,10 +259,12 @@ class Orders:
         """Return a number for a submission: its doubts are told from those of others by it."""
         return next(self._numbers)
 
-    def doubt(self, key: Key, number: int, doubt: Doubt) -> None:
-        """Remember a doubt."""
+    def doubt(self, key: Key, number: int, doubt: Doubt, alias: Key | None = None) -> None:
+        """Remember a doubt, about an order that goes by another key as well, perhaps."""
         with self._lock:
             self._doubts.setdefault(key, {})[number] = doubt
+            if alias not in (None, key):
+                self._aliases[alias] = key
 
     def forget(self, key: Key, numbers: Iterable[int]) -> None:
         """Forget doubts that have ended."""
@@ -267,7 +274,12 @@ class Orders:
                 for number in numbers:
                     doubts.pop(number, None)
                 if not doubts:
-                    del self._doubts[key]
+                    self._end(key)
+
+    def _end(self, key: Key) -> None:
+        del self._doubts[key]
+        for alias in [alias for alias, known in self._aliases.items() if known == key]:
+            del self._aliases[alias]
 
     def doubts(self, key: Key) -> dict[int, Doubt]:
         """Return the doubts there are about an order, by the submission that left them."""
@@ -645,7 +657,10 @@ class Submission:
         self._state = State.UNKNOWN
         # Until now it may have been on its way: a server that was slow to answer may be slow to show it, too.
         doubt = Doubt(self._line or 0, self._client_id, self._clock.monotonic())
-        self._orders.doubt(self._order.key, self._number, doubt)
+        # By an id that it was given, a recovery's or our own, its caller may place it again.
+        sent = None if self._base is None else self._rules.order(self._base)
+        alias = None if sent is None or sent.client_id is None else sent.key
+        self._orders.doubt(self._order.key, self._number, doubt, alias)
         self._on_wire = False  # not sooner: an interrupt in between must leave the doubt as well
         self._note_own(outcome)
 
