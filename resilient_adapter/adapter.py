@@ -15,6 +15,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .core.report import Resilience
 from .errors import SettingsError
 from .inquiry import Lookup
+from .pools import hasten
 from .runtime import Signer, shared_runtime
 from .settings.schema import Settings
 from .telemetry.events import Event, Telemetry
@@ -210,6 +211,12 @@ class ResilientAdapter(HTTPAdapter):
         if self._transport is not None:
             self._transport.close()
         super().close()
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        """Make the manager of pools; HTTPAdapter's own, of pools that cost less where they do not block."""
+        super().init_poolmanager(connections, maxsize, block=block, **pool_kwargs)
+        if not block:
+            hasten(self.poolmanager)
 
     def get_connection_with_tls_context(
         self,

@@ -18,6 +18,7 @@ from adapter_support import connect
 from urllib3.connection import HTTPConnection
 
 import resilient_adapter as ra
+from resilient_adapter import pools
 from resilient_adapter.repairs import orders as module
 from resilient_adapter.state.journal import Journal, State
 from resilient_adapter.testing import FakeClock, Fault
@@ -236,7 +237,9 @@ class Interrupt:
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
         code = frame.f_code
-        if not code.co_filename.startswith(self._within) or code.co_flags & inspect.CO_GENERATOR:
+        if not code.co_filename.startswith(self._within) or code.co_filename == pools.__file__:
+            return None  # in a pool it is as in urllib3's own: a connection may be lost, and is closed as it is collected
+        if code.co_flags & inspect.CO_GENERATOR:
             return None  # a generator's end swallows what is raised in it, as Python does at a signal
         if event == "call":
             frame.f_trace_lines = False
