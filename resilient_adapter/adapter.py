@@ -14,7 +14,6 @@ from .call import Call, Equipment, Recoveries
 from .clock import SYSTEM_CLOCK, Clock
 from .core.report import Resilience
 from .errors import SettingsError
-from .inquiry import Lookup
 from .pools import hasten
 from .runtime import Signer, shared_runtime
 from .settings.schema import Settings
@@ -22,6 +21,7 @@ from .telemetry.events import Event, Telemetry
 from .transport import make_response
 
 if TYPE_CHECKING:
+    from .inquiry import Lookup
     from .repairs.token import Token
 
 _INNER_RETRIES = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from requests import Response
 
 from .clock import Clock
 from .core.classify import READ_ONLY_METHODS, Outcome
 from .core.decide import Why
+from .core.frozen import Frozen
 from .errors import CircuitOpenError, DeadlineExceededError, ResilienceError
 from .guards.circuit import Circuit, Refusal, Ticket
 from .guards.rate_limit import Waiter
@@ -21,7 +21,7 @@ from .story import Story
 from .telemetry.events import EventName
 
 
-class Refused(NamedTuple):
+class Refused(Frozen):
     """A send that is not made.
 
     Attributes:

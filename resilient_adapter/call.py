@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from requests import PreparedRequest, Response
 
@@ -19,15 +19,16 @@ from .clock import Clock
 from .core.backoff import backoff
 from .core.classify import READ_ONLY_METHODS, SERVER_TIMEOUT, Outcome
 from .core.decide import Action, Decision, Repair, Situation, Why, decide, unresolved
+from .core.frozen import Frozen
 from .core.model import Executed, Recovery
 from .errors import JournalError, ResilienceError
-from .inquiry import Inquiry, Lookup, Reconciler
 from .outgoing import Outgoing, Sender, is_replayable
 from .runtime import Origin
 from .story import Story, detail_of
 from .telemetry.events import EventName, Telemetry
 
 if TYPE_CHECKING:
+    from .inquiry import Inquiry, Lookup, Reconciler
     from .repairs.orders import Submission
 
 _INF = math.inf
@@ -35,7 +36,7 @@ _INF = math.inf
 Recoveries = Mapping[int, Callable[[PreparedRequest, Response], bool]]
 
 
-class Equipment(NamedTuple):
+class Equipment(Frozen):
     """What an adapter brings to each of its calls.
 
     Attributes:
@@ -447,6 +448,8 @@ class Call:
         return story.deliver(Why.DONE)
 
     def _inquiry(self) -> Inquiry:
+        from .inquiry import Inquiry
+
         return Inquiry(self._reconciler(), self._lookup, self.outgoing, self.submission, self.story, self.deadline)
 
     def _reconciler(self) -> Reconciler | None:
@@ -454,6 +457,8 @@ class Call:
         return self.origin.reconciler if own is None else own
 
     def _lookup(self, sent_at: float) -> Lookup:
+        from .inquiry import Lookup
+
         return Lookup(
             self._look_up,
             clock=self.clock,

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import os
 import random
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -32,7 +33,6 @@ from .guards.circuit import Circuit
 from .guards.rate_limit import RateLimit
 from .guards.retry_budget import RetryBudget
 from .settings.schema import Settings
-from .state import sqlite as _sqlite  # noqa: F401 - its hook for forks has to run before ours
 from .telemetry import log
 
 if TYPE_CHECKING:
@@ -607,6 +607,10 @@ def _make_room() -> None:
 
 
 def _reset_after_fork() -> None:
+    # Where that is loaded its own hook comes later than ours, and what is reset here uses it.
+    reset_sqlite = getattr(sys.modules.get(f"{__package__}.state.sqlite"), "after_fork_in_child", None)
+    if reset_sqlite is not None:
+        reset_sqlite()
     _shared.lock = threading.Lock()
     for runtime in list(_shared.alive):
         runtime.reset_after_fork()

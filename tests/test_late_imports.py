@@ -49,10 +49,10 @@ def test_the_usual_loads_no_module_that_requests_does_not_load(gateway: Gateway,
 
 
 SELDOM = {
-    "cli", "core.order", "repairs.orders", "repairs.reconcile", "repairs.server_clock",
+    "cli", "core.order", "inquiry", "repairs.orders", "repairs.reconcile", "repairs.server_clock",
     "repairs.shared_token", "repairs.signing", "repairs.token", "repairs.token_source", "guards.circuit_storage",
-    "guards.shared_circuit", "guards.shared_pace", "simulation", "state.address", "state.journal", "state.store",
-    "testing",
+    "guards.shared_circuit", "guards.shared_pace", "simulation", "state.address", "state.journal", "state.sqlite",
+    "state.store", "testing",
 }  # fmt: skip
 
 

@@ -238,7 +238,7 @@ class Interrupt:
     def __call__(self, frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
         code = frame.f_code
         if not code.co_filename.startswith(self._within) or code.co_filename == pools.__file__:
-            return None  # in a pool it is as in urllib3's own: a connection may be lost, and is closed as it is collected
+            return None  # as in urllib3's own pools: a connection may be lost, and is closed as it is collected
         if code.co_flags & inspect.CO_GENERATOR:
             return None  # a generator's end swallows what is raised in it, as Python does at a signal
         if event == "call":

@@ -177,6 +177,10 @@ def test_the_child_begins_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
         forks.before()
         forks.after_in_child()
     assert not forks._queries and not forks.wanted
+    with forks.kept_out():
+        queries = dict(forks._queries)
+        forks.after_in_child()  # a second hook, after a first that has begun to use it
+        assert queries and forks._queries == queries
     thread = threading.Thread(target=forks.tell)
     thread.start()
     thread.join(10)

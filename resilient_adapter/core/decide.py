@@ -16,7 +16,6 @@ Under ``mode="shadow"`` the decision is taken all the same, and delivered instea
 
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from typing import NamedTuple
 
 from .classify import Outcome
 from .frozen import Frozen
@@ -112,7 +111,7 @@ class Situation(Frozen):
     budget: bool = True
 
 
-class Decision(NamedTuple):
+class Decision(Frozen):
     """What to do.
 
     Attributes:

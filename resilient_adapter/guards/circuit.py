@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random as _random
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ..core.frozen import Frozen
 from ..core.model import Health
 from .window import Window
 
@@ -47,7 +48,7 @@ _KNOWN = 5
 _JITTER = 0.03
 
 
-class Transition(NamedTuple):
+class Transition(Frozen):
     """A change of state: ``closed``, ``open`` or ``half_open``; where it opened, seconds until the first probe."""
 
     old: str
@@ -55,7 +56,7 @@ class Transition(NamedTuple):
     retry_after: float | None = None
 
 
-class Refusal(NamedTuple):
+class Refusal(Frozen):
     """A request may not go now.
 
     Attributes:

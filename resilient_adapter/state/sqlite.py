@@ -77,9 +77,10 @@ class _Forks:
             keeper.close_idle()
 
     def after_in_child(self) -> None:
-        """Begin afresh: what the parent's other threads do, they do not do here."""
-        self.wanted.clear()
-        self._reset()
+        """Begin afresh: what the parent's other threads do, they do not do here. Again it does nothing."""
+        if self.wanted:
+            self.wanted.clear()
+            self._reset()
 
 
 _forks = _Forks()
@@ -87,11 +88,12 @@ _forks = _Forks()
 #: Keeps this process from being forked, while a ``with`` block does something with SQLite.
 without_forks = _forks.kept_out
 close_before_forks = _forks.close_before
+#: Makes this usable in a child process, for hooks that come before the one below.
+after_fork_in_child = _forks.after_in_child
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    # In the child before all that uses this: whoever registers a hook of that kind imports this module first. And
     # pop() by itself: a signal that comes during the fork is raised in the first function of Python's that is called.
-    os.register_at_fork(before=_forks.before, after_in_parent=_forks.wanted.pop, after_in_child=_forks.after_in_child)
+    os.register_at_fork(before=_forks.before, after_in_parent=_forks.wanted.pop, after_in_child=after_fork_in_child)
     os.register_at_fork(after_in_parent=_forks.tell)
 
 
