@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from resilient_adapter.core.classify import Outcome, Rules, classify_failure, classify_response
 from resilient_adapter.core.codes import CODES, with_policies
-from resilient_adapter.core.decide import Action, Repair, Situation, Why, decide, unresolved
+from resilient_adapter.core.decide import Action, Decision, Repair, Situation, Why, decide, unresolved
 from resilient_adapter.core.model import Executed, Failure, Health, Recovery
 
 DELIVER, REPEAT, REPAIR, RECONCILE = Action.DELIVER, Action.REPEAT, Action.REPAIR, Action.RECONCILE
@@ -225,7 +225,8 @@ def test_the_precedence(outcome: Outcome, given: dict[str, Any], action: Action,
     decision = decide(situation)
     assert (decision.action, decision.why, decision.shadowed) == (action, why, False)
     assert decide(situation._replace(mode="shadow")) == decision._replace(shadowed=action is not DELIVER)
-    assert decide(situation._replace(mode="off"))[:2] == (DELIVER, Why.DONE)
+    off = decide(situation._replace(mode="off"))
+    assert (off.action, off.why) == (DELIVER, Why.DONE)
 
 
 @pytest.mark.parametrize(
@@ -614,7 +615,7 @@ def test_shadow_agrees_and_never_acts(s: Situation) -> None:
 @given(situations())
 def test_off_delivers(s: Situation) -> None:
     """Plain requests."""
-    assert decide(s._replace(mode="off")) == (DELIVER, Why.DONE, 0.0, None, False, False)
+    assert decide(s._replace(mode="off")) == Decision(DELIVER, Why.DONE, 0.0, None, False, False)
 
 
 TAKEN_AWAY: list[dict[str, Any]] = [

@@ -60,7 +60,7 @@ def trip(circuit: Circuit, retry_after: float | None = None) -> float:
     """Fail until the circuit opens, and return the seconds until the probe."""
     while (transition := call(circuit, F, retry_after)) is None:
         pass
-    assert transition[:2] == ("closed", "open") and transition.retry_after is not None
+    assert (transition.old, transition.new) == ("closed", "open") and transition.retry_after is not None
     return transition.retry_after
 
 
@@ -751,7 +751,7 @@ class CircuitMachine(RuleBasedStateMachine):
         got = self.circuit.record(ticket, health, retry_after=retry_after)
         assert (got is None) is (expected is None)
         if got is not None and expected is not None:
-            assert got[:2] == expected[:2]
+            assert (got.old, got.new) == (expected.old, expected.new)
             assert got.retry_after == (None if expected.retry_after is None else pytest.approx(expected.retry_after))
             self.open_until = self.clock.monotonic() + (got.retry_after or 0.0)  # to the last bit
 

@@ -89,7 +89,7 @@ class Processes:
             ticket = self.ask(name)
             assert isinstance(ticket, Ticket) and not ticket.probe
             transition = self.end(name, F, retry_after)
-        assert transition[:2] == ("closed", "open") and transition.retry_after is not None
+        assert (transition.old, transition.new) == ("closed", "open") and transition.retry_after is not None
         return transition.retry_after
 
     def hear(self) -> None:
@@ -185,7 +185,11 @@ class TestProbes:
         for name in "BCABCA":
             three.probe(name)
             opened = three.end(name, F)
-            assert opened is not None and opened[:2] == ("half_open", "open") and opened.retry_after is not None
+            assert (
+                opened is not None
+                and (opened.old, opened.new) == ("half_open", "open")
+                and opened.retry_after is not None
+            )
             assert three.states == "ooo"
             assert [circuit.refusal() for circuit in three.circuits.values()] == [
                 Refusal(pytest.approx(opened.retry_after))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ..core.frozen import Frozen
 from ..core.origin import normalize_origin, origin_of
@@ -49,7 +49,7 @@ class Given(Frozen):
     hide: bool = False
 
 
-class Row(Frozen):
+class Row(NamedTuple):
     """A setting in effect: its dotted key, its value as it may be shown, and where the value came from."""
 
     key: str
