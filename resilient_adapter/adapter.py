@@ -213,10 +213,9 @@ class ResilientAdapter(HTTPAdapter):
         super().close()
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
-        """Make the manager of pools; HTTPAdapter's own, of pools that cost less where they do not block."""
+        """Make the manager of pools; HTTPAdapter's own, of pools that cost less."""
         super().init_poolmanager(connections, maxsize, block=block, **pool_kwargs)
-        if not block:
-            hasten(self.poolmanager)
+        hasten(getattr(self, "poolmanager", None))
 
     def get_connection_with_tls_context(
         self,

@@ -1,8 +1,8 @@
-"""urllib3's connection pools, without what a pool that does not block has no use for.
+"""urllib3's connection pools, without what a call has no use for.
 
-Each call takes a connection out of its pool and puts it back. urllib3's own queue tells waiting threads so both times,
-where nobody ever waits; and what goes on the wire is copied as a case-insensitive mapping, and read as one several
-times. Both cost a call 8 µs.
+Each call takes a connection out of its pool and puts it back. The queue that urllib3 keeps them in tells waiting
+threads so both times, and where the pool does not block nobody ever waits. And headers are copied as the
+case-insensitive mapping that requests has made of them, and read several times as that. Both cost a call 8 µs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ class _Stack(queue.LifoQueue[Any]):
 
 
 class _Hastened:
-    QueueCls = _Stack
+    QueueCls: type[queue.LifoQueue[Any]] = _Stack
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if options.get("block"):
+            self.QueueCls = queue.LifoQueue  # here threads do wait
+        super().__init__(*args, **options)
 
     def urlopen(self, *args: Any, **options: Any) -> Any:
         """Send a request, as urllib3 does."""
@@ -53,13 +58,9 @@ class HTTPSConnectionPool(_Hastened, urllib3.HTTPSConnectionPool):
 _HASTENED = {urllib3.HTTPConnectionPool: HTTPConnectionPool, urllib3.HTTPSConnectionPool: HTTPSConnectionPool}
 
 
-def hasten(manager: urllib3.PoolManager) -> None:
-    """Have a manager make such pools in place of urllib3's own; kinds of anybody else's stay as they are.
-
-    Args:
-        manager: just made. Its pools do not block.
-    """
+def hasten(manager: object) -> None:
+    """Have a manager of pools, just made, make such ones in place of urllib3's own; others' kinds stay as they are."""
     # A fork of urllib3 that has taken its place may keep connections in another kind of queue.
-    if urllib3.HTTPConnectionPool.QueueCls is queue.LifoQueue:
+    if isinstance(manager, urllib3.PoolManager) and urllib3.HTTPConnectionPool.QueueCls is queue.LifoQueue:
         kinds = manager.pool_classes_by_scheme
         manager.pool_classes_by_scheme = {scheme: _HASTENED.get(kind, kind) for scheme, kind in kinds.items()}

@@ -14,7 +14,7 @@ import ssl
 import sys
 import traceback
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote_plus
 
@@ -116,23 +116,35 @@ _BEFORE_THE_WIRE = frozenset(
         "request_url",
     }
 )
-_ON_THE_WIRE = frozenset({"endheaders", "getresponse", "build_response"})
 _LIBRARIES = sys.stdlib_module_names | {"requests", "urllib3", __name__.partition(".")[0]}
 
 
 def _before_the_wire(error: Exception) -> bool:
     # By what was under way. A signal's handler may raise anything at any moment, and so may whatever else is not the
-    # libraries' own: of those it takes a step that is known to come before. Of the libraries it is enough that they
-    # were not at one that comes after: sending, reading, making a response.
-    steps: list[str] = []
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        steps.append(frame.f_code.co_name)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
-            return not _BEFORE_THE_WIRE.isdisjoint(steps)
-    if "connect" in steps:
-        return True
-    sends_body = "request" in steps and "send" in steps[steps.index("request") :]  # urllib3 does after endheaders
-    return not sends_body and _ON_THE_WIRE.isdisjoint(steps)
+    # libraries' own. Then, and once the pool is at work on its connection, it takes a step that is known to come before
+    # the first byte; until then it is enough that it was not at making a response, which comes after.
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    steps: set[str] = set()
+    for number, frame in enumerate(frames):
+        own = _is_of_a_library(frame)
+        if own or _is_a_method_of_theirs(frame):
+            steps.add(frame.f_code.co_name)
+        if not own:
+            below = next(filter(_is_of_a_library, frames[number:]), None)
+            if below is None or below.f_code.co_name != "urlopen":  # around which goes who traces calls
+                return not _BEFORE_THE_WIRE.isdisjoint(steps)
+    return not _BEFORE_THE_WIRE.isdisjoint(steps) or steps.isdisjoint(("_make_request", "build_response"))
+
+
+def _is_of_a_library(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _LIBRARIES
+
+
+def _is_a_method_of_theirs(frame: FrameType) -> bool:
+    """Return whether a frame is of what somebody has put in the place of an adapter's or a connection's own step."""
+    names = frame.f_code.co_varnames
+    first = frame.f_locals.get(names[0]) if names else None
+    return isinstance(first, (requests.adapters.HTTPAdapter, http.client.HTTPConnection))
 
 
 def _reason(error: rx.RequestException) -> BaseException | None:
@@ -328,11 +340,10 @@ def may_be_cut(response: requests.Response, content: bytes | None, *, wordless: 
     if getattr(getattr(original, "msg", None), "defects", None):
         return True
     length, coding = response.headers.get("Content-Length"), response.headers.get("Transfer-Encoding")
-    if length is not None and all(part.strip().isdigit() for part in length.split(",")):
-        return False  # urllib3 counts
-    if coding is not None and coding.strip().lower() == "chunked":
-        return False
-    torn = length is not None or coding is not None  # in the one's number or the other's name
+    last = None if coding is None else str(coding).rpartition(",")[2].strip().lower()
+    if last == "chunked" or (length is not None and str(length).strip()):
+        return False  # what is missing is missed
+    torn = length is not None or (last is not None and "chunked".startswith(last))
     if content is None:
         return torn
     if not content:

@@ -384,6 +384,7 @@ TORN = [
     (OF_JSON + b"Content-Length: 0, 0\r\n\r\n", []),
     (OF_JSON + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", []),
     (OF_JSON + b"Transfer-Encoding: identity\r\n\r\n{}", []),
+    (OF_JSON + b"Content-Length: +2\r\n\r\n{}", []),
     (OF_JSON + b'Content-Length: 4\r\n\r\n{"a"', []),  # all that was promised
     (b"HTTP/1.1 204 No Content\r\n\r\n", []),
     (b"HTTP/1.1 304 Not Modified\r\n\r\n", []),
@@ -397,6 +398,10 @@ TORN_STREAMS = [
     (HEAD + b"Content-Ty", [ORDER, POST, PUT]),
     (OF_JSON + b"Content-Length: ", [ORDER, POST, PUT]),
     (OF_JSON + b"Transfer-Encoding: chun", [ORDER, POST, PUT]),
+    (OF_JSON + b"Transfer-Encoding: gzip, chun", [ORDER, POST, PUT]),
+    (OF_JSON + b"Content-Length: +2\r\n\r\n{}", []),
+    (OF_JSON + b"Transfer-Encoding: identity \r\n\r\n{}", []),
+    (OF_JSON + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", []),
     (OF_JSON + b"\r\n", []),  # it may be that its body is nothing, and is theirs to see
     (OF_JSON + b'Content-Length: 10\r\n\r\n{"code":0}', []),
     (OF_JSON + b'Content-Length: 99999\r\n\r\n{"code":0}', []),
@@ -442,6 +447,26 @@ class TestTornAnswers:
 
         response = connect(transport=Canned()).post("http://gateway.invalid/", params=ORDER[1])
         assert ra.resilience_of(response).outcome_unknown is unknown
+
+    @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding"])
+    @pytest.mark.parametrize("value", [2, b"2", "2", b"chunked"])
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_headers_of_another_transport(self, name: str, value: Any, stream: bool) -> None:
+        """Those that somebody wrote by hand need not be texts."""
+
+        class Canned(BaseAdapter):
+            def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+                response = requests.Response()
+                response.status_code, response.request, response.url = 200, request, request.url
+                response.headers[name] = value
+                response._content = b"{}"
+                return response
+
+            def close(self) -> None:
+                pass
+
+        response = connect(transport=Canned()).post("http://gateway.invalid/", params=ORDER[1], stream=stream)
+        assert response.content == b"{}" and not ra.resilience_of(response).outcome_unknown
 
     def test_the_order_in_doubt(self) -> None:
         """With half an answer an order is in doubt: raised as that, and not sent again."""

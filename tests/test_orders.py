@@ -24,6 +24,7 @@ from resilient_adapter import (
 from resilient_adapter.core.origin import origin_of
 from resilient_adapter.repairs import orders as module
 from resilient_adapter.repairs.orders import OrderRules, fingerprint
+from resilient_adapter.repairs.parameters import parameters
 from resilient_adapter.repairs.reconcile import StillUnknownError
 from resilient_adapter.state.journal import Journal, State, this_process
 from resilient_adapter.testing import FakeClock, Fault
@@ -578,6 +579,73 @@ def test_a_verdict_about_another_order_is_none_about_ours(clock: FakeClock) -> N
     assert board.told == [None] and not board.orders.in_doubt()
 
 
+def in_doubt_by_two_ids(board: Board) -> list[requests.PreparedRequest]:
+    """Leave two equal orders in doubt that were given ids of their own; return requests for them by those."""
+    board.orders.resolve(fingerprint(board.request))
+    submissions = [board.submission(), board.submission()]
+    requests_by_id = []
+    for submission in submissions:
+        assert not submission.in_doubt()
+        requests_by_id.append(submission.identified(board.request))
+        submission.sending(requests_by_id[-1])
+    for submission in submissions:
+        submission.__exit__(None, None, None)
+    return requests_by_id
+
+
+def test_who_names_an_order_is_not_given_the_state_of_another_that_is_equal(clock: FakeClock) -> None:
+    """Two equal orders in doubt, each placed again by the id that it was given: each is found out about by itself."""
+    board = Board(clock, paths=[ORDER_PATH], add_client_id=True)
+    first, second = (board.orders.submission(board.rules, by_id) for by_id in in_doubt_by_two_ids(board))
+    assert first is not None and second is not None
+    found = requests.Response()
+    found._content_consumed = True  # type: ignore[attr-defined]
+    asked: list[float] = []
+
+    def follow() -> None:
+        with second:
+            assert second.in_doubt()
+            waits.set()
+            board.told.append(second.settle(asked.append, float("inf")))  # type: ignore[func-returns-value]
+
+    waits, thread = threading.Event(), threading.Thread(target=follow)
+    with first:
+        assert first.in_doubt()
+        thread.start()
+        waits.wait(10)
+        assert first.settle(lambda sent_at: found, float("inf")) is found
+    thread.join(10)
+    assert board.told == [None] and len(asked) == 1  # absent: it may be sent
+    assert not board.orders.in_doubt() and not board.orders._aliases and not board.orders._also
+
+
+def test_an_equal_order_that_is_in_doubt_is_in_nobodys_way_who_names_another(clock: FakeClock) -> None:
+    """A person has resolved the one, or it is proven absent: it may be sent, whatever became of the other."""
+    board = Board(clock, paths=[ORDER_PATH], add_client_id=True)
+    one, other = in_doubt_by_two_ids(board)
+    absent = board.orders.submission(board.rules, one)
+    assert absent is not None
+    with absent:
+        assert absent.in_doubt() and absent.settle(lambda sent_at: None, float("inf")) is None
+    assert board.orders.resolve(name_of(other)) and not board.orders.in_doubt()
+    one, other = in_doubt_by_two_ids(board)
+    resolved = board.orders.submission(board.rules, other)
+    assert resolved is not None and resolved.in_doubt()
+    assert board.orders.resolve(name_of(other))  # after it had looked
+    with resolved:
+        assert resolved.settle(_interrupt, float("inf")) is None
+    for request, doubtful in ((one, True), (other, False)):
+        submission = board.orders.submission(board.rules, request)
+        assert submission is not None
+        with submission:
+            assert submission.in_doubt() is doubtful
+
+
+def name_of(request: requests.PreparedRequest) -> str:
+    """Return the client id of an order."""
+    return next(value for _, value in parameters(request, ["newClientOrderId"]))
+
+
 def test_verdicts_about_other_orders_are_sat_out(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of them there are, in the end we find out about our own."""
     board = Board(clock, paths=[ORDER_PATH], add_client_id=True)
@@ -720,6 +788,24 @@ def test_an_order_that_came_into_doubt_while_it_waited_is_looked_up_first(
 ) -> None:
     """Executed by a call that had begun before: its state is delivered, and nothing sent."""
     waiting = a_waiting_order(journaled=journaled, query_path=ORDER_PATH)
+    response = waiting.script.order()
+    assert response.json()["data"]["clientOrderId"] == "x1" and resilience_of(response).attempts == ()
+    assert waiting.exchange.executions("x1") == 1
+    assert not waiting.script.adapter._runtime.orders.in_doubt()
+
+
+def test_nor_is_one_sent_whose_id_another_was_given_meanwhile(a_waiting_order: Callable[..., Waiting]) -> None:
+    """By a recovery; and then that one came into doubt."""
+    waiting = a_waiting_order(journaled=False, query_path=ORDER_PATH)
+
+    def come_into_doubt() -> None:
+        requests.post(waiting.script.url, params={"symbol": "B", **X1}, timeout=10)
+        order = waiting.rules.order(waiting.request)
+        assert order is not None
+        doubt = module.Doubt(0, "x1", waiting.clock.monotonic(), alias=order.key)
+        waiting.script.adapter._runtime.orders.doubt((order.key[0], "old", ""), 99, doubt)
+
+    waiting.clock.meddle = come_into_doubt
     response = waiting.script.order()
     assert response.json()["data"]["clientOrderId"] == "x1" and resilience_of(response).attempts == ()
     assert waiting.exchange.executions("x1") == 1
@@ -1435,7 +1521,10 @@ def test_settings_are_enough_for_a_json_body(exchange: OrderGateway, a_script: C
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_another_process_has_executed_meanwhile_is_not_sent(clock: FakeClock, tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("found_absent", [False, True])
+def test_what_another_process_has_executed_meanwhile_is_not_sent(
+    clock: FakeClock, tmp_path: Path, found_absent: bool, there: bool
+) -> None:
     """It was in doubt when we looked, and is settled when we come to it: its state is delivered, or it is unknown."""
     path = tmp_path / "journal"
     other = Journal(path, clock)
@@ -1449,6 +1538,8 @@ def test_what_another_process_has_executed_meanwhile_is_not_sent(clock: FakeCloc
     found = requests.Response()
     with submission:
         assert submission.in_doubt()
+        if found_absent:  # and sent again, on a line of its own
+            line = other.intend(intent, absent=[line], holder=f"{this_process()}:elsewhere")
         other.note([line], State.EXECUTED)
         if there:
             assert submission.settle(lambda sent_at: found, float("inf")) is found

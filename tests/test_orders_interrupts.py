@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import http.client
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,6 +168,65 @@ def test_a_value_error_out_of_the_wire_proves_nothing(
     else:
         assert order(session, exchange).ok
         assert exchange.executions("x1") == 1
+
+
+@pytest.mark.parametrize("name", ["get_connection", "connect", "add_headers", "putheader", "urlopen"])
+@pytest.mark.parametrize("helped", [False, True])
+def test_what_a_handler_is_called_proves_nothing(
+    exchange: OrderGateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, name: str, helped: bool
+) -> None:
+    """Nor that it is a library's function in which it fails: the order was sent before."""
+    real = http.client.HTTPResponse.begin
+
+    def handle(response: http.client.HTTPResponse) -> None:
+        monkeypatch.setattr(http.client.HTTPResponse, "begin", real)
+        real(response)
+        if helped:
+            json.loads("{")
+        raise ValueError
+
+    handle.__code__ = handle.__code__.replace(co_name=name)
+    monkeypatch.setattr(http.client.HTTPResponse, "begin", handle)
+    session = connect({"on_error": "raise"}, clock=clock)
+    for _ in range(2):
+        with pytest.raises(ra.OutcomeUnknownError):
+            order(session, exchange)
+    assert exchange.executions("x1") == 1
+
+
+def test_who_traces_calls_does_not_hide_that_nothing_was_sent(
+    exchange: OrderGateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header that cannot be sent is met before the first byte, with a tracer around the pool or without."""
+    real = urllib3.HTTPConnectionPool.urlopen
+
+    def trace(self: Any, *args: Any, **options: Any) -> Any:
+        return real(self, *args, **options)
+
+    session = connect({"on_error": "raise"}, clock=clock)
+    for urlopen in (real, trace):
+        monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
+        with pytest.raises(UnicodeEncodeError) as caught:
+            session.post(exchange.url + ORDER_PATH, params={"newClientOrderId": "x1"}, headers={"X": "漢"})
+        assert not ra.resilience_of(caught.value).outcome_unknown
+    assert not orders_of(session, exchange).in_doubt() and exchange.received() == []
+
+
+class Picky(ra.ResilientAdapter):
+    """Refuses what it is to send, in a step of HTTPAdapter's."""
+
+    def add_headers(self, request: requests.PreparedRequest, **options: Any) -> None:
+        raise LateError
+
+
+def test_a_step_of_a_subclass_comes_before_the_wire(exchange: OrderGateway, clock: FakeClock) -> None:
+    """What it raises is delivered, and the order is not in doubt."""
+    session = connect()
+    session.mount("http://", Picky(ra.Settings.from_mapping({"on_error": "raise"}), clock=clock))
+    for _ in range(2):
+        with pytest.raises(LateError) as caught:
+            order(session, exchange)
+        assert not ra.resilience_of(caught.value).outcome_unknown
 
 
 # --- while it is boarded ---

@@ -6,6 +6,7 @@ import pickle
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -14,9 +15,13 @@ from adapter_support import adapter, connect, plain, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 
+import resilient_adapter as ra
 from resilient_adapter import pools
+from resilient_adapter.testing import FakeClock, Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilient_adapter.testing import Gateway
 
 
@@ -81,10 +86,53 @@ def test_they_go_by_urllib3s_names(scheme: str) -> None:
     assert str(ours) == str(theirs) and type(ours).__qualname__ == type(theirs).__qualname__
 
 
-def test_those_that_block_are_urllib3s_own() -> None:
-    """Somebody may wait at them."""
-    pool = pool_of("http://127.0.0.1:9/", pool_block=True)
-    assert type(pool) is urllib3.HTTPConnectionPool and type(pool.pool) is queue.LifoQueue
+class Blocking(ra.ResilientAdapter):
+    """Has pools that block, whatever it is asked for."""
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block=True, **options)
+
+
+def tuned() -> ra.ResilientAdapter:
+    """Return an adapter whose pools were made to block afterwards."""
+    made = adapter(pool_maxsize=1)
+    made.poolmanager.connection_pool_kw["block"] = True
+    return made
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: adapter(pool_maxsize=1, pool_block=True),
+        lambda: Blocking(ra.Settings.from_mapping({}), pool_maxsize=1, clock=FakeClock()),
+        tuned,
+    ],
+    ids=["asked for", "by a subclass", "afterwards"],
+)
+def test_at_those_that_block_threads_wait(gateway: Gateway, make: Callable[[], ra.ResilientAdapter]) -> None:
+    """One connection is enough for all of them."""
+    mounted = make()
+    session = connect()
+    session.mount("http://", mounted)
+    gateway.script(*[Fault.delay(0.05)] * 4)
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(session.get(gateway.url).status_code)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert statuses == [200] * 4
+    pool: Any = mounted.get_connection_with_tls_context(prepare("GET", gateway.url), verify=True)
+    assert type(pool.pool) is queue.LifoQueue and pool.num_connections == 1
+
+
+def test_what_is_put_in_the_place_of_a_manager_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock's, or none at all."""
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.adapters, "PoolManager", Mock())
+        assert isinstance(adapter().poolmanager, Mock)
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "init_poolmanager", Mock())
+    assert not hasattr(adapter(), "poolmanager")
 
 
 def test_a_kind_of_somebody_elses_stays(monkeypatch: pytest.MonkeyPatch) -> None:

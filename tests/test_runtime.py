@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from shared_support import FailingBackend
 
 import resilient_adapter as ra
@@ -451,6 +452,23 @@ def test_a_runtime_that_knows_of_an_order_in_doubt_makes_no_room(
     for number in range(25, 29):
         of(number)
     assert len(runtime_module._shared.runtimes) == 3
+
+
+def test_nor_does_one_whose_order_is_on_the_wire(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be in doubt in a moment."""
+    monkeypatch.setattr(runtime_module, "MAX_RUNTIMES", 1)
+    monkeypatch.setattr(runtime_module, "_shared", runtime_module._Shared())
+    settings = ra.Settings.from_mapping({"deadline": 7.0})
+    kept = ra.ResilientAdapter(settings, clock=clock)._runtime
+    request = requests.Request("POST", "http://a/", params={"newClientOrderId": "x"}).prepare()
+    submission = kept.origin("http://a/").submission(request)
+    assert submission is not None
+    with submission:
+        submission.sending(request)
+        for number in range(5):
+            ra.ResilientAdapter(ra.Settings.from_mapping({"deadline": 10.0 + number}), clock=clock)
+        assert ra.ResilientAdapter(settings, clock=clock)._runtime is kept
+    assert kept.orders.resolve("x") and not kept.in_doubt()
 
 
 def test_stores_that_nobody_uses_are_closed_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -79,12 +80,14 @@ class Doubt(NamedTuple):
         client_id: what it can be looked up by, or None.
         sent_at: monotonic instant until which its last send may have been on its way.
         held: another process is finding out about it.
+        alias: the key of a request for it that carries the id it was given, where that is another.
     """
 
     line: int
     client_id: str | None
     sent_at: float
     held: bool = False
+    alias: Key | None = None
 
 
 class OrderRules:
@@ -192,25 +195,24 @@ class Orders:
         self._numbers = itertools.count(1)
         self._journals: dict[str, Journal] = {}
         self._doubts: dict[Key, dict[int, Doubt]] = {}
-        self._aliases: dict[Key, Key] = {}  # what orders in doubt go by as well, and what they are remembered by
+        self._aliases: dict[Key, Key] = {}  # what orders in doubt go by as well: what they are remembered by
+        self._also: dict[Key, set[Key]] = {}  # the same, the other way round
         self._flights: dict[Key, _Flight] = {}
+        self.under_way: set[int] = set()  # submissions that have been sent, and whose calls have not ended
         self._lock = threading.Lock()
 
     def reset_after_fork(self) -> None:
         """Make what threads of the parent may hold usable in a child process. Doubts are the child's as well."""
         self._lock = threading.Lock()
         self._flights = {}
+        self.under_way = set()
         for journal in self._journals.values():
             journal.reset_after_fork()
 
     def submission(self, rules: OrderRules, request: PreparedRequest) -> Submission | None:
         """Return a call's dealings with the order that a request asks for, or None where it is no order."""
         order = rules.order(request)
-        if order is None:
-            return None
-        if order.key in self._aliases and order.key not in self._doubts:
-            order = order._replace(key=self._aliases.get(order.key, order.key))
-        return Submission(self, rules, order, self.journal(rules.journal))
+        return None if order is None else Submission(self, rules, order, self.journal(rules.journal))
 
     def journal(self, path: str | None) -> Journal | None:
         """Return the journal at a path, the same one for all; None without a path."""
@@ -225,8 +227,8 @@ class Orders:
             return journal
 
     def in_doubt(self) -> bool:
-        """Return whether there is any doubt that must not be forgotten."""
-        return bool(self._doubts or self._flights)
+        """Return whether there is any doubt that must not be forgotten, or may be one soon."""
+        return bool(self._doubts or self._flights or self.under_way)
 
     def resolve(self, identity: str) -> bool:
         """Take a person's word that an order in doubt may be sent again.
@@ -249,8 +251,7 @@ class Orders:
                     if identity in (key[1], doubt.client_id):
                         del doubts[number]
                         found += 1
-                if not doubts:
-                    self._end(key)
+                self._tidy(key)
         return bool(lines or found)
 
     # --- for submissions
@@ -259,12 +260,17 @@ class Orders:
         """Return a number for a submission: its doubts are told from those of others by it."""
         return next(self._numbers)
 
-    def doubt(self, key: Key, number: int, doubt: Doubt, alias: Key | None = None) -> None:
-        """Remember a doubt, about an order that goes by another key as well, perhaps."""
+    def remembered_by(self, key: Key) -> Key:
+        """Return the key that an order is remembered by. Looking takes no lock."""
+        return key if key in self._doubts else self._aliases.get(key, key)
+
+    def doubt(self, key: Key, number: int, doubt: Doubt) -> None:
+        """Remember a doubt."""
         with self._lock:
             self._doubts.setdefault(key, {})[number] = doubt
-            if alias not in (None, key):
-                self._aliases[alias] = key
+            if doubt.alias is not None:
+                self._aliases[doubt.alias] = key
+                self._also.setdefault(key, set()).add(doubt.alias)
 
     def forget(self, key: Key, numbers: Iterable[int]) -> None:
         """Forget doubts that have ended."""
@@ -273,13 +279,20 @@ class Orders:
             if doubts is not None:
                 for number in numbers:
                     doubts.pop(number, None)
-                if not doubts:
-                    self._end(key)
+                self._tidy(key)
 
-    def _end(self, key: Key) -> None:
-        del self._doubts[key]
-        for alias in [alias for alias, known in self._aliases.items() if known == key]:
-            del self._aliases[alias]
+    def _tidy(self, key: Key) -> None:
+        doubts = self._doubts.get(key, {})
+        if not doubts:
+            self._doubts.pop(key, None)
+        if key in self._flights or key not in self._also:
+            return  # who comes by another key meanwhile is to join the flight
+        kept = {doubt.alias for doubt in doubts.values()}
+        for alias in self._also[key] - kept:
+            self._also[key].discard(alias)
+            self._aliases.pop(alias, None)
+        if not self._also[key]:
+            del self._also[key]
 
     def doubts(self, key: Key) -> dict[int, Doubt]:
         """Return the doubts there are about an order, by the submission that left them."""
@@ -345,6 +358,7 @@ class Orders:
         flight.waiting -= 1
         if not (flight.led or flight.waiting) and self._flights.get(key) is flight:
             del self._flights[key]
+            self._tidy(key)
 
     def land(
         self, key: Key, flight: _Flight, verdict: Executed | None, response: Response | None, client_id: str | None
@@ -363,6 +377,7 @@ class Orders:
             flight.verdict, flight.response, flight.client_id = verdict, response, client_id
             if (verdict is not None or not flight.waiting) and self._flights.get(key) is flight:
                 del self._flights[key]
+                self._tidy(key)
             flight.changed.notify_all()
 
 
@@ -395,6 +410,7 @@ class Submission:
         "_order",
         "_orders",
         "_outcome",
+        "_own_key",
         "_response",
         "_rules",
         "_seen",
@@ -407,6 +423,7 @@ class Submission:
         self._orders = orders
         self._rules = rules
         self._order = order
+        self._own_key = order.key  # which the order need not be remembered by
         self._journal = journal
         self._clock = orders.clock
         self._number = orders.number()
@@ -454,6 +471,7 @@ class Submission:
             self._flight = None
             if flight is not None and not self._leads:
                 self._orders.leave(self._order.key, flight)
+            self._orders.under_way.discard(self._number)
 
     def _told(self) -> None:
         """The caller has the answer, or its exception: what it says of the order holds from now on."""
@@ -475,6 +493,7 @@ class Submission:
             JournalError: the journal could not be read.
             ResilienceError: there are too many doubts already to take a further one.
         """
+        self._recognise()
         self._board(doubtful=bool(self._journal is not None and self._doubts()))
         self._checked_at = self._clock.monotonic()
         if self._flight is not None:
@@ -493,10 +512,20 @@ class Submission:
         """
         if self._leads or self._sent_at:
             return False
+        self._recognise()
         waited = self._clock.monotonic() - self._checked_at
         if not self._orders.doubts(self._order.key) and (self._journal is None or waited < _LOOK):
             return False
         return self.in_doubt()
+
+    def _recognise(self) -> None:
+        if self._flight is None:
+            self._order = self._order._replace(key=self._orders.remembered_by(self._own_key))
+
+    @property
+    def _by_its_id(self) -> bool:
+        """Whether the order is recognised by an id that it was given: orders with other ids are not ours then."""
+        return self._order.key != self._own_key
 
     def identified(self, request: PreparedRequest) -> PreparedRequest:
         """Return what is to be sent: with a client id where one is to be added; for an order in doubt, its own."""
@@ -539,7 +568,7 @@ class Submission:
             if any(doubt.held for doubt in doubts.values()) or not self._hold(doubts):
                 self._pause(deadline)
                 continue
-            if len(everyone) > len(doubts) and not doubts and not self._sent_at:
+            if len(everyone) > len(doubts) and not (doubts or self._sent_at or self._by_its_id):
                 raise StillUnknownError("the order in doubt carries another client id")
             if not doubts:
                 if not self._executed_elsewhere():
@@ -553,7 +582,7 @@ class Submission:
                 found = ask(sent_at)
                 if found is None and not self._same(everyone):
                     continue  # it was sent meanwhile, by a call that had begun before
-                if found is None and not self._sent_at and len(everyone) > len(doubts):
+                if found is None and len(everyone) > len(doubts) and not (self._sent_at or self._by_its_id):
                     self._orders.forget(self._order.key, doubts)
                     raise StillUnknownError("more than one such order is in doubt")
             lines = [doubt.line for doubt in doubts.values() if doubt.line]
@@ -590,9 +619,10 @@ class Submission:
             if self._orders.follow(key, flight, self, deadline):
                 self._lead(flight)
                 return None
-            if flight.client_id == self._client_id or self._number not in self._orders.doubts(key):
+            sent = self._number in self._orders.doubts(key)
+            if flight.client_id == self._client_id or not (sent or self._by_its_id):
                 break
-            self._board(doubtful=True)  # it was about another order than the one that we sent
+            self._board(doubtful=True)  # it was about another order than ours
             if self._leads:
                 return None
         if flight.verdict is Executed.UNKNOWN or flight.response is None:
@@ -611,6 +641,7 @@ class Submission:
             JournalError: that could not be written, so it must not be sent.
         """
         self._sent_at = self._clock.monotonic()
+        self._orders.under_way.add(self._number)
         if request is not self._base:
             self._take_id_of(request)
         if self._journal is not None:
@@ -659,8 +690,9 @@ class Submission:
         doubt = Doubt(self._line or 0, self._client_id, self._clock.monotonic())
         # By an id that it was given, a recovery's or our own, its caller may place it again.
         sent = None if self._base is None else self._rules.order(self._base)
-        alias = None if sent is None or sent.client_id is None else sent.key
-        self._orders.doubt(self._order.key, self._number, doubt, alias)
+        if sent is not None and sent.client_id is not None and sent.key != self._order.key:
+            doubt = doubt._replace(alias=sent.key)
+        self._orders.doubt(self._order.key, self._number, doubt)
         self._on_wire = False  # not sooner: an interrupt in between must leave the doubt as well
         self._note_own(outcome)
 
@@ -674,7 +706,7 @@ class Submission:
         doubts = self._orders.doubts(self._order.key)
         if self._journal is None:
             return doubts
-        lines = {entry.number: entry for entry in self._open(self._journal)}
+        lines = {entry.number: entry for entry in self._lines(self._journal.open)}
         settled = [number for number, doubt in doubts.items() if doubt.line and doubt.line not in lines]
         self._orders.forget(self._order.key, settled)
         for number in settled:
@@ -688,15 +720,22 @@ class Submission:
                 doubts[owner] = doubts[owner]._replace(held=held)
             elif held or entry.state is State.UNKNOWN:
                 doubts[-line] = Doubt(line, entry.intent.client_id, min(entry.sent_at + ahead, now), held)
-        self._seen.update(doubt.line for doubt in doubts.values() if doubt.line != self._line)
+        self._seen.update(doubt.line for doubt in doubts.values() if doubt.line not in (0, self._line))
         return doubts
 
-    def _open(self, journal: Journal) -> list[Entry]:
-        origin, identity, _ = self._order.key
-        ours, others = self._order.recognised_by, f"{identity} "
-        entries = journal.open(origin, ours, identity)
-        # An id that was given to an order of a fingerprint is its own, whoever's it is now.
-        return [entry for entry in entries if entry.intent.key == ours or not entry.intent.key.startswith(others)]
+    def _lines(self, select: Callable[[str, str, str], list[Entry]]) -> list[Entry]:
+        """Return lines of the order, as a method of the journal selects them by origin, key and id."""
+        found = []
+        for key in dict.fromkeys((self._order.key, self._own_key)):
+            origin, identity, _ = key
+            ours, others = self._order._replace(key=key).recognised_by, f"{identity} "
+            # An id that was given to an order of a fingerprint is its own, whoever's it is now.
+            found += [
+                entry
+                for entry in select(origin, ours, identity)
+                if entry.intent.key == ours or not entry.intent.key.startswith(others)
+            ]
+        return found
 
     def _same(self, doubts: Mapping[int, Doubt]) -> bool:
         """Return whether these are the doubts that there are now, and none of them is about a later send."""
@@ -710,10 +749,14 @@ class Submission:
         return self._journal is None or not lines or self._journal.hold(lines, self._holder)
 
     def _executed_elsewhere(self) -> bool:
-        if self._journal is None:
+        """Return whether another process has executed the order since it was seen to be in doubt.
+
+        Who finds it absent sends it on a line of its own, which may be begun and ended between two of our looks.
+        """
+        if self._journal is None or not self._seen:
             return False
-        entries = (self._journal.line(line) for line in self._seen)
-        return any(entry is not None and entry.state is State.EXECUTED for entry in entries)
+        executed = self._lines(partial(self._journal.executed, since=min(self._seen)))
+        return any(entry.number != self._line for entry in executed)
 
     def _pause(self, deadline: float) -> None:
         if self._clock.monotonic() + _POLL >= deadline:

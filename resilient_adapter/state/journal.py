@@ -247,13 +247,11 @@ class Journal:
             (origin, key, key if id is None else id),
         )
 
-    def line(self, number: int) -> Entry | None:
-        """Return one line, or None where it was pruned.
-
-        Raises:
-            JournalError: it could not be read.
-        """
-        return next(iter(self._select("WHERE number = ?", (number,))), None)
+    def executed(self, origin: str, key: str, id: str, *, since: int) -> list[Entry]:  # noqa: A002 - its name
+        """Return the lines of an order that was executed, but for those before a number; the rest is as for `open`."""
+        return self._select(
+            "WHERE origin = ? AND (key = ? OR id = ?) AND state = 'executed' AND number >= ?", (origin, key, id, since)
+        )
 
     def entries(self, *, id: str | None = None, unresolved: bool = False) -> list[Entry]:  # noqa: A002 - its name
         """Return the lines, oldest first.
