@@ -60,6 +60,9 @@ def read(
             response.headers.get("Retry-After"), now=clock.time(), date=response.headers.get("Date")
         )
     outcome = classify_response(rules, method=method, status=status, code=code, msg=msg, retry_after=retry_after)
+    if order and response.is_redirect and status not in (307, 308):
+        # The order may have been executed or not: what the session asks next will not say.
+        return outcome._replace(executed=Executed.UNKNOWN)
     if (
         code is None
         and method not in READ_ONLY_METHODS

@@ -131,7 +131,8 @@ def _before_the_wire(error: Exception) -> bool:
             steps.add(frame.f_code.co_name)
         if not own:
             below = next(filter(_is_of_a_library, frames[number:]), None)
-            if below is None or below.f_code.co_name != "urlopen":  # around which goes who traces calls
+            # Who traces calls goes around a pool's urlopen. What is called once that is at work is none of it.
+            if "_make_request" in steps or below is None or not _is_of_a_pool(below):
                 return not _BEFORE_THE_WIRE.isdisjoint(steps)
     return not _BEFORE_THE_WIRE.isdisjoint(steps) or steps.isdisjoint(("_make_request", "build_response"))
 
@@ -140,11 +141,18 @@ def _is_of_a_library(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] in _LIBRARIES
 
 
+def _is_of_a_pool(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "urlopen" and isinstance(_first_argument(frame), urllib3.HTTPConnectionPool)
+
+
 def _is_a_method_of_theirs(frame: FrameType) -> bool:
     """Return whether a frame is of what somebody has put in the place of an adapter's or a connection's own step."""
+    return isinstance(_first_argument(frame), (requests.adapters.HTTPAdapter, http.client.HTTPConnection))
+
+
+def _first_argument(frame: FrameType) -> object:
     names = frame.f_code.co_varnames
-    first = frame.f_locals.get(names[0]) if names else None
-    return isinstance(first, (requests.adapters.HTTPAdapter, http.client.HTTPConnection))
+    return frame.f_locals.get(names[0]) if names else None
 
 
 def _reason(error: rx.RequestException) -> BaseException | None:

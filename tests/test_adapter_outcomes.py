@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -515,6 +516,25 @@ class TestInterimAnswers:
                 with pytest.raises(ra.OutcomeUnknownError) as caught:
                     session.post(server.url + "/order", params={"newClientOrderId": "c"})
                 assert len(ra.resilience_of(caught.value).attempts) == sends
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    @pytest.mark.parametrize("on_error", ["return", "raise"])
+    def test_a_redirect(self, status: int, on_error: str) -> None:
+        """To an order it says neither that it was executed nor that it was not, unless it asks for the order again."""
+        head = b"HTTP/1.1 %d There\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n" % status
+        unknown = status < 307
+        with TalkingServer(lambda line, number: head) as server:
+            session = connect({**ONCE, "on_error": on_error})
+            options: dict[str, Any] = {"params": ORDER[1], "allow_redirects": False}
+            try:
+                end: Any = session.post(server.url + "/order", **options)
+            except ra.OutcomeUnknownError as error:
+                assert on_error == "raise"
+                end = error
+            assert ra.resilience_of(end).outcome_unknown is unknown
+            with pytest.raises(ra.OutcomeUnknownError, match="nothing was sent") if unknown else nullcontext():
+                assert session.post(server.url + "/order", **options).status_code == status
+            assert session.post(server.url + "/other", allow_redirects=False).status_code == status  # no order
 
     def test_continue_is_passed_over(self) -> None:
         """A 100 before the answer is no answer, and the one that counts is read."""

@@ -59,6 +59,14 @@ def test_a_line_tells_the_story_of_an_order(path: Path, clock: FakeClock) -> Non
     journal.close()
 
 
+def test_what_ran_in_this_process_before_it_became_another_program_is_gone() -> None:
+    """``os.execv`` leaves number and start of a process as they are."""
+    number, started, program = this_process().split(":")
+    assert is_alive(this_process()) and is_alive(f"{this_process()}:thread-1")
+    assert not is_alive(f"{number}:{started}:another") and not is_alive(f"{number}:{started}:{program}0")
+    assert not is_alive(f"{number}:earlier:{program}")
+
+
 def test_a_further_send_of_the_same_call_is_the_same_line(path: Path, clock: FakeClock) -> None:
     """It says when the order was last sent."""
     journal = a_journal(path, clock)

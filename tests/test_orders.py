@@ -825,6 +825,21 @@ def test_one_that_is_proven_absent_waits_for_its_turn_once_more(
 
 
 @pytest.mark.parametrize("journaled", [False, True])
+@pytest.mark.parametrize("fault", [Fault.code(-1008), Fault.code(-1003, retry_after=1)])
+def test_one_that_was_refused_is_not_repeated_where_the_same_came_into_doubt_meanwhile(
+    exchange: OrderGateway, tmp_path: Path, fault: Fault, journaled: bool
+) -> None:
+    """By another call, of another process perhaps; it is looked up first, as at the beginning."""
+    journal = {"journal": str(tmp_path / "journal")} if journaled else {}
+    waiting = Waiting(exchange, Meddling(), {"retry": {}, "orders": {"query_path": ORDER_PATH, **journal}})
+    exchange.script(fault, method="POST")
+    waiting.clock.meddle = waiting.meddle
+    response = waiting.script.order()
+    assert response.json()["data"]["clientOrderId"] == "x1" and len(resilience_of(response).attempts) == 1
+    assert exchange.executions("x1") == 1 and not waiting.script.adapter._runtime.orders.in_doubt()
+
+
+@pytest.mark.parametrize("journaled", [False, True])
 def test_the_turn_of_an_order_that_is_not_sent_is_given_back(
     a_waiting_order: Callable[..., Waiting], journaled: bool
 ) -> None:
@@ -1202,6 +1217,18 @@ def test_an_order_in_doubt_is_recognised_by_the_id_that_it_was_given(
     assert exchange.executions(name) == 1 and len(exchange.ledger) == 1
     kept = script.adapter._runtime.orders
     assert not kept.in_doubt() and not kept._aliases
+
+
+def test_an_id_that_two_orders_were_given_is_in_doubt_as_long_as_one_of_them_is(clock: FakeClock) -> None:
+    """A person's word about the one is none about the other."""
+    orders = module.Orders(clock)
+    one, two, given = (("https://a.example", name, "") for name in ("one", "two", "given"))
+    for number, key in enumerate((one, two)):
+        orders.doubt(key, number, module.Doubt(0, "given", 0.0, alias=given))
+    assert orders.remembered_by(given) == one
+    orders.forget(one, [0])
+    assert orders.remembered_by(given) == two
+    assert orders.resolve("two") and orders.remembered_by(given) == given
 
 
 def test_an_id_that_an_order_was_given_is_free_once_a_person_has_resolved_it(

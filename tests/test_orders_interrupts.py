@@ -171,18 +171,20 @@ def test_a_value_error_out_of_the_wire_proves_nothing(
 
 
 @pytest.mark.parametrize("name", ["get_connection", "connect", "add_headers", "putheader", "urlopen"])
-@pytest.mark.parametrize("helped", [False, True])
+@pytest.mark.parametrize("called", [None, "a library", "a pool"])
 def test_what_a_handler_is_called_proves_nothing(
-    exchange: OrderGateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, name: str, helped: bool
+    exchange: OrderGateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, name: str, called: str | None
 ) -> None:
-    """Nor that it is a library's function in which it fails: the order was sent before."""
+    """Nor where in a library it fails, at a send of its own even: the order was sent before."""
     real = http.client.HTTPResponse.begin
 
     def handle(response: http.client.HTTPResponse) -> None:
         monkeypatch.setattr(http.client.HTTPResponse, "begin", real)
         real(response)
-        if helped:
+        if called == "a library":
             json.loads("{")
+        elif called == "a pool":
+            urllib3.HTTPConnectionPool("127.0.0.1", 9).urlopen("GET", "/", headers={"X": "漢"})
         raise ValueError
 
     handle.__code__ = handle.__code__.replace(co_name=name)

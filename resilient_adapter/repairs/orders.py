@@ -195,7 +195,7 @@ class Orders:
         self._numbers = itertools.count(1)
         self._journals: dict[str, Journal] = {}
         self._doubts: dict[Key, dict[int, Doubt]] = {}
-        self._aliases: dict[Key, Key] = {}  # what orders in doubt go by as well: what they are remembered by
+        self._aliases: dict[Key, dict[Key, None]] = {}  # what orders go by as well: what they are remembered by
         self._also: dict[Key, set[Key]] = {}  # the same, the other way round
         self._flights: dict[Key, _Flight] = {}
         self.under_way: set[int] = set()  # submissions that have been sent, and whose calls have not ended
@@ -262,14 +262,14 @@ class Orders:
 
     def remembered_by(self, key: Key) -> Key:
         """Return the key that an order is remembered by. Looking takes no lock."""
-        return key if key in self._doubts else self._aliases.get(key, key)
+        return key if key in self._doubts else next(iter([*self._aliases.get(key, ()), key]))
 
     def doubt(self, key: Key, number: int, doubt: Doubt) -> None:
         """Remember a doubt."""
         with self._lock:
             self._doubts.setdefault(key, {})[number] = doubt
             if doubt.alias is not None:
-                self._aliases[doubt.alias] = key
+                self._aliases.setdefault(doubt.alias, {})[key] = None
                 self._also.setdefault(key, set()).add(doubt.alias)
 
     def forget(self, key: Key, numbers: Iterable[int]) -> None:
@@ -290,7 +290,9 @@ class Orders:
         kept = {doubt.alias for doubt in doubts.values()}
         for alias in self._also[key] - kept:
             self._also[key].discard(alias)
-            self._aliases.pop(alias, None)
+            self._aliases[alias].pop(key, None)
+            if not self._aliases[alias]:
+                del self._aliases[alias]
         if not self._also[key]:
             del self._also[key]
 
@@ -669,6 +671,7 @@ class Submission:
             self._on_wire = False
             self._orders.forget(self._order.key, (self._number,))
             self._state = State.NOT_EXECUTED
+            self._sent_at = 0.0  # as before it: another call's may come into doubt while this one waits to repeat
             if not self._leads:
                 # While others wait for us the line stays open: no other process is to send what we may repeat.
                 self._note_own(outcome)
@@ -688,11 +691,11 @@ class Submission:
         self._state = State.UNKNOWN
         # Until now it may have been on its way: a server that was slow to answer may be slow to show it, too.
         doubt = Doubt(self._line or 0, self._client_id, self._clock.monotonic())
+        self._orders.doubt(self._order.key, self._number, doubt)
         # By an id that it was given, a recovery's or our own, its caller may place it again.
         sent = None if self._base is None else self._rules.order(self._base)
         if sent is not None and sent.client_id is not None and sent.key != self._order.key:
-            doubt = doubt._replace(alias=sent.key)
-        self._orders.doubt(self._order.key, self._number, doubt)
+            self._orders.doubt(self._order.key, self._number, doubt._replace(alias=sent.key))
         self._on_wire = False  # not sooner: an interrupt in between must leave the doubt as well
         self._note_own(outcome)
 

@@ -412,6 +412,9 @@ def _close_all(idle: list[sqlite3.Connection]) -> None:
             idle.pop().close()
 
 
+#: Tells what runs in this process from what ran in it before.
+_PROGRAM = os.urandom(8).hex()
+
 #: The parent's connections in a child process: kept for good, so that nothing closes them.
 _abandoned: list[Any] = []
 
@@ -420,13 +423,16 @@ _abandoned: list[Any] = []
 
 
 def this_process() -> str:
-    """Return what tells this process from every other, a later one with the same number included."""
+    """Return what tells this process from every other, a later one with the same number included.
+
+    And from what ran in it before it became another program (``os.execv``): that leaves number and start as they are.
+    """
     return _process(os.getpid())
 
 
 @lru_cache(maxsize=4)
 def _process(pid: int) -> str:
-    return f"{pid}:{_started(pid)}"
+    return f"{pid}:{_started(pid)}:{_PROGRAM}"
 
 
 def is_alive(process: str) -> bool:
@@ -438,7 +444,7 @@ def is_alive(process: str) -> bool:
     number, started, *_ = (*process.split(":"), "")
     pid = int(number)
     if pid == os.getpid():
-        return started == this_process().partition(":")[2]
+        return f"{process}:".startswith(f"{this_process()}:")
     if os.name != "posix":
         return False
     try:
