@@ -46,8 +46,9 @@ def read(
     if stream:
         if not response.is_redirect and transport.can_read_ahead(response):
             content = transport.read_ahead(response, clock=clock, deadline=deadline)
-    elif status < 300 or not (response.is_redirect or transport.challenged(response)):
-        # Of a challenge its hook may want to see the connection, and so finds the body as it came.
+    elif status < 300 or not ((response.is_redirect and not order) or transport.challenged(response)):
+        # A redirect's body is its session's to read; an order's need not come to be followed. Of a challenge its hook
+        # may want to see the connection, and so finds the body as it came.
         content = transport.read_body(response, clock=clock, deadline=deadline)
     code = first_code(content)
     msg = None

@@ -523,8 +523,10 @@ class TestInterimAnswers:
         """To an order it says neither that it was executed nor that it was not, unless it asks for the order again."""
         head = b"HTTP/1.1 %d There\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n" % status
         unknown = status < 307
-        with TalkingServer(lambda line, number: head) as server:
-            session = connect({**ONCE, "on_error": on_error})
+        with (
+            TalkingServer(lambda line, number: head) as server,
+            connect({**ONCE, "on_error": on_error}, pool_maxsize=1, pool_block=True) as session,
+        ):
             options: dict[str, Any] = {"params": ORDER[1], "allow_redirects": False}
             try:
                 end: Any = session.post(server.url + "/order", **options)
