@@ -197,8 +197,8 @@ def kills(options: argparse.Namespace) -> bool:
             child.send_signal(signal.SIGKILL)
             told = set(child.communicate()[0].split())
             time.sleep(0.05)  # what was on the wire is executed by now, or never
-            if not path.exists():
-                continue
+            if not exchange.received(ORDER_PATH, "POST"):
+                continue  # it may have been killed as it made the journal
             journal = Journal(path, SYSTEM_CLOCK, create=False)
             lines = {e.intent.id: e.state for e in journal.entries() if e.intent.id.startswith(f"{run}-")}
             journal.close()
