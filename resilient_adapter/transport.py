@@ -133,8 +133,11 @@ def _before_the_wire(error: Exception) -> bool:
             below = next(filter(_is_of_a_library, frames[number:]), None)
             # Who traces calls goes around a pool's urlopen. What is called once that is at work is none of it.
             if "_make_request" in steps or below is None or not _is_of_a_pool(below):
-                return not _BEFORE_THE_WIRE.isdisjoint(steps)
-    return not _BEFORE_THE_WIRE.isdisjoint(steps) or steps.isdisjoint(("_make_request", "build_response"))
+                break
+    else:
+        if steps.isdisjoint(("_make_request", "build_response")):
+            return True
+    return not _BEFORE_THE_WIRE.isdisjoint(steps)
 
 
 def _is_of_a_library(frame: FrameType) -> bool:

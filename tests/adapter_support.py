@@ -50,6 +50,16 @@ class Meddling(FakeClock):
             meddle()
 
 
+def in_threads(count: int, work: Callable[[], object]) -> None:
+    """Do the same in many threads, and wait until all of them have."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def adapter(settings: Mapping[str, Any] | None = None, **arguments: Any) -> ra.ResilientAdapter:
     """Return an adapter with these settings over the defaults, and a clock of its own where none is given."""
     arguments.setdefault("clock", FakeClock())

@@ -411,6 +411,26 @@ TORN_STREAMS = [
 ]
 
 
+class Canned(BaseAdapter):
+    """Answers without a connection, by a response that somebody has put together."""
+
+    def __init__(self, status: int, headers: dict[str, Any] | None = None, body: bytes | None = None) -> None:
+        super().__init__()
+        self._answer = status, headers or {}, body
+
+    def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        status, headers, body = self._answer
+        response = requests.Response()
+        response.status_code, response.request, response.url = status, request, request.url
+        response.headers.update(headers)
+        if body is not None:
+            response._content = body
+        return response
+
+    def close(self) -> None:
+        pass
+
+
 class TestTornAnswers:
     @pytest.mark.parametrize(("answer", "unknown"), TORN, ids=lambda value: str(value)[-40:])
     def test_closed_in_the_midst(self, answer: bytes, unknown: list[tuple[str, dict[str, str]]]) -> None:
@@ -436,17 +456,7 @@ class TestTornAnswers:
     @pytest.mark.parametrize(("status", "unknown"), [(200, False), (204, False), (102, True)])
     def test_of_another_transport(self, status: int, unknown: bool) -> None:
         """A response that came over no connection that is known cannot have been closed in the midst."""
-
-        class Canned(BaseAdapter):
-            def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
-                response = requests.Response()
-                response.status_code, response.request, response.url = status, request, request.url
-                return response
-
-            def close(self) -> None:
-                pass
-
-        response = connect(transport=Canned()).post("http://gateway.invalid/", params=ORDER[1])
+        response = connect(transport=Canned(status)).post("http://gateway.invalid/", params=ORDER[1])
         assert ra.resilience_of(response).outcome_unknown is unknown
 
     @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding"])
@@ -454,19 +464,8 @@ class TestTornAnswers:
     @pytest.mark.parametrize("stream", [False, True])
     def test_headers_of_another_transport(self, name: str, value: Any, stream: bool) -> None:
         """Those that somebody wrote by hand need not be texts."""
-
-        class Canned(BaseAdapter):
-            def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
-                response = requests.Response()
-                response.status_code, response.request, response.url = 200, request, request.url
-                response.headers[name] = value
-                response._content = b"{}"
-                return response
-
-            def close(self) -> None:
-                pass
-
-        response = connect(transport=Canned()).post("http://gateway.invalid/", params=ORDER[1], stream=stream)
+        session = connect(transport=Canned(200, {name: value}, b"{}"))
+        response = session.post("http://gateway.invalid/", params=ORDER[1], stream=stream)
         assert response.content == b"{}" and not ra.resilience_of(response).outcome_unknown
 
     def test_the_order_in_doubt(self) -> None:

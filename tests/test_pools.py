@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 import requests
 import urllib3
-from adapter_support import adapter, connect, plain, prepare
+from adapter_support import adapter, connect, in_threads, plain, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,11 +63,7 @@ def test_threads_that_give_back_at_once_never_keep_more_than_the_pool_holds(gate
             barrier.wait(timeout=10)
             pool._put_conn(connection)
 
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(16, work)
     kept = [pool.pool.get(block=False) for _ in range(pool.pool.qsize())]
     assert len(kept) == 4 and len({id(connection) for connection in kept}) == 4
     pool.close()
@@ -116,11 +112,7 @@ def test_at_those_that_block_threads_wait(gateway: Gateway, make: Callable[[], r
     session.mount("http://", mounted)
     gateway.script(*[Fault.delay(0.05)] * 4)
     statuses: list[int] = []
-    threads = [threading.Thread(target=lambda: statuses.append(session.get(gateway.url).status_code)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    in_threads(4, lambda: statuses.append(session.get(gateway.url).status_code))
     assert statuses == [200] * 4
     pool: Any = mounted.get_connection_with_tls_context(prepare("GET", gateway.url), verify=True)
     assert type(pool.pool) is queue.LifoQueue and pool.num_connections == 1

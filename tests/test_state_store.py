@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapter_support import in_threads
 from hypothesis import given
 from hypothesis import strategies as st
 from shared_support import FailingBackend, Fleet, one_more, put
@@ -373,11 +374,7 @@ class TestFailing:
             for _ in range(200):
                 record.update(one_more)
 
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(8, work)
         assert record.value == 1601
 
     def test_a_change_that_leaves_it_alone_after_all(self, fleet: Fleet) -> None:

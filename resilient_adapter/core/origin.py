@@ -6,7 +6,7 @@ import re
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-# One pattern instead of urlsplit(): it takes two microseconds, and it refuses what two parsers read in two ways. To
+# One pattern instead of urlsplit(): it takes a microsecond, and it refuses what two parsers read in two ways. To
 # urllib3 a backslash ends the host, to urlsplit it does not: in "https://a\@b/" the one sees a, the other b, and
 # a token for b must not be sent to a.
 _ORIGIN = r"""

@@ -65,12 +65,6 @@ class Order(NamedTuple):
     key: Key
     client_id: str | None
 
-    @property
-    def recognised_by(self) -> str:
-        """The key but for its origin, as the journal has it."""
-        _, identity, whose = self.key
-        return f"{identity} {whose}" if whose else identity
-
 
 class Doubt(NamedTuple):
     """An order of which nobody knows whether it was executed.
@@ -154,7 +148,7 @@ class OrderRules:
         origin, identity, _ = order.key
         method, path = (request.method or "").upper(), urlsplit(request.url or "").path
         carry = self._carried(request)
-        return Intent(client_id or identity, order.recognised_by, client_id, origin, method, path, carry)
+        return Intent(client_id or identity, _written(order.key), client_id, origin, method, path, carry)
 
 
 class _Flight:
@@ -262,7 +256,7 @@ class Orders:
 
     def remembered_by(self, key: Key) -> Key:
         """Return the key that an order is remembered by. Looking takes no lock."""
-        return key if key in self._doubts else next(iter([*self._aliases.get(key, ()), key]))
+        return key if key in self._doubts else next(iter(self._aliases.get(key, ())), key)
 
     def doubt(self, key: Key, number: int, doubt: Doubt) -> None:
         """Remember a doubt."""
@@ -731,7 +725,7 @@ class Submission:
         found = []
         for key in dict.fromkeys((self._order.key, self._own_key)):
             origin, identity, _ = key
-            ours, others = self._order._replace(key=key).recognised_by, f"{identity} "
+            ours, others = _written(key), f"{identity} "
             # An id that was given to an order of a fingerprint is its own, whoever's it is now.
             found += [
                 entry
@@ -788,6 +782,12 @@ class Submission:
         self._note(self._absent, State.NOT_EXECUTED, None)
         with contextlib.suppress(JournalError):  # we are found to be gone, then
             self._journal.release(self._holder)
+
+
+def _written(key: Key) -> str:
+    """Return a key but for its origin, as the journal has it."""
+    _, identity, whose = key
+    return f"{identity} {whose}" if whose else identity
 
 
 def fingerprint(request: PreparedRequest) -> str:
